@@ -1,0 +1,2 @@
+//! The program volvelle.
+fn main() {}

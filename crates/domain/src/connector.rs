@@ -1,0 +1,305 @@
+//! The port every kind of target implements, and the words in which it answers.
+//!
+//! A connector knows one vendor protocol. It has no database, no retries, no schedule and logs no value.
+//! What must stay true: `Refused` and `Unknown` are different answers, and nothing but a definite answer of
+//! the target is ever reported as definite.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::Credential;
+use crate::ids::Entropy;
+
+/// What a connector is called and which parameters it takes. From it come the endpoints, the CLI's
+/// commands and help, the console's forms, the OpenAPI schemas and the reference page.
+#[derive(Clone, Debug)]
+pub struct Declaration {
+    /// The wire name of the kind: `ssh` in `/target-create-ssh`.
+    pub kind: &'static str,
+    /// One sentence for help and documentation.
+    pub summary: &'static str,
+    /// JSON schema of the target's own parameters: property names are the wire names, descriptions the help
+    /// text, `default` the default; `"x-secret": true` marks what is sealed and never echoed by `target-get`;
+    /// `"x-details": "name"` is the field's name in `target-get-details`.
+    pub target: schemars::Schema,
+    /// JSON schema of the rotated secret's own parameters, marked in the same way.
+    pub secret: schemars::Schema,
+    /// Key of the block in `target-get-details`, such as `ssh_target_details`.
+    pub details_key: &'static str,
+    /// What can be rotated.
+    pub rotator_types: &'static [RotatorType],
+    /// What the kind can do beyond the minimum.
+    pub capabilities: Capabilities,
+}
+
+/// One value of `rotator-type`.
+#[derive(Clone, Copy, Debug)]
+pub struct RotatorType {
+    /// The request's spelling: `password`, `target`, `key`.
+    pub name: &'static str,
+    /// The answer's spelling: `user-pass-rotator`, `target-rotator`.
+    pub wire_name: &'static str,
+    /// One sentence for help.
+    pub summary: &'static str,
+}
+
+/// What a kind can do; the conformance suite chooses its cases by this.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Capabilities {
+    /// The target lets a privileged credential read the stored verifier.
+    pub witness_read: bool,
+    /// The target has an identity (host key, certificate) to be pinned at creation.
+    pub pinned_identity: bool,
+    /// A linked target may fan out over many hosts of this kind.
+    pub linked: bool,
+}
+
+/// The parameters of a target as stored: plain ones readable, secret ones as a credential.
+#[derive(Clone, Debug, Default)]
+pub struct TargetParams {
+    /// Parameters without `x-secret`, by wire name.
+    pub plain: Map<String, Value>,
+    /// Parameters with `x-secret`, by wire name.
+    pub secret: Credential,
+}
+
+/// A pinned identity of a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerIdentity {
+    /// `host:port` it belongs to.
+    pub address: String,
+    /// Algorithm, such as `ssh-ed25519`.
+    pub algorithm: String,
+    /// The public key as the protocol writes it (OpenSSH text form without comment).
+    pub public_key: String,
+    /// The fingerprint a person compares, such as `SHA256:…`.
+    pub fingerprint: String,
+}
+
+/// With whose credential the connector logs in to make the change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ActingAs {
+    /// `use-user-creds`, `use-self-creds`: the secret's own current credential.
+    User,
+    /// `use-target-creds`: the target's privileged credential.
+    Target,
+}
+
+/// Everything one call of a connector may know.
+#[derive(Clone, Debug)]
+pub struct Call<'a> {
+    /// The target (of a linked target: the parent's parameters with `host` and `port` of this host).
+    pub target: &'a TargetParams,
+    /// Identities pinned for the target; empty means that nothing is trusted yet and the call must fail.
+    pub pinned: &'a [PeerIdentity],
+    /// `rotator-type` of the secret.
+    pub rotator_type: &'a str,
+    /// The secret's own plain parameters, by wire name.
+    pub params: &'a Map<String, Value>,
+    /// Who logs in.
+    pub acting: ActingAs,
+    /// The credential last witnessed to open the account, if there is one. It names the account
+    /// (`username`) even when its password is not known.
+    pub current: &'a Credential,
+    /// What an earlier preflight recorded for this slot (see [`Preflight::memory`]).
+    pub memory: &'a BTreeMap<String, String>,
+    /// Failed logins this call may still cause on the target.
+    pub login_budget: u32,
+    /// Time the whole call may take.
+    pub timeout: Duration,
+}
+
+/// The rules a generated password obeys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PasswordPolicy {
+    /// Length in characters, 5 to 128.
+    pub length: u16,
+    /// At least one of `a-z`.
+    pub lower: bool,
+    /// At least one of `A-Z`.
+    pub upper: bool,
+    /// At least one of `0-9`.
+    pub digits: bool,
+    /// At least one special character.
+    pub special: bool,
+}
+
+impl Default for PasswordPolicy {
+    fn default() -> Self {
+        Self { length: 24, lower: true, upper: true, digits: true, special: true }
+    }
+}
+
+/// Why something did not work, in words for a person and a class for the engine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// The class decides what the engine does next.
+    pub class: FailureClass,
+    /// What happened, in one lower-case sentence without a value in it.
+    pub message: String,
+    /// What the person can do about it; may be empty.
+    pub hint: String,
+}
+
+impl Failure {
+    /// A failure of `class`.
+    pub fn new(class: FailureClass, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { class, message: message.into(), hint: hint.into() }
+    }
+}
+
+/// Classes of failures; each is a different decision for the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// A parameter is wrong or missing: a person must change it.
+    Config,
+    /// The acting credential was refused.
+    Auth,
+    /// The acting credential works but lacks the right.
+    Privilege,
+    /// The target's own policy refuses the password.
+    Policy,
+    /// The peer is not the pinned one. Everything for this target stops.
+    PeerIdentity,
+    /// Nobody answered, or the connection broke before anything was sent.
+    Unreachable,
+    /// No answer within the time allowed.
+    Timeout,
+    /// The login budget is spent; asking more would lock the account.
+    LoginBudget,
+    /// The target answered something the connector does not understand.
+    Protocol,
+}
+
+impl FailureClass {
+    /// The class as it is written in answers, metrics and the store.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Auth => "auth",
+            Self::Privilege => "privilege",
+            Self::Policy => "policy",
+            Self::PeerIdentity => "peer_identity",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::LoginBudget => "login_budget",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
+/// What a preflight proved and what is worth remembering for apply and probe.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preflight {
+    /// Facts for later calls of this slot, such as `method` = `chpasswd-e`. Never a value.
+    pub memory: BTreeMap<String, String>,
+    /// The policy tightened to what the target enforces, if it says so.
+    pub policy: Option<PasswordPolicy>,
+    /// Whether the target lets us read the verifier, so that probing costs no login.
+    pub witness_read: bool,
+    /// Sentences for the person: what was checked and how the change will be made.
+    pub notes: Vec<String>,
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApplyOutcome {
+    /// The target confirmed.
+    Applied,
+    /// Definitely not changed.
+    Rejected(Failure),
+    /// Definitely nothing was sent.
+    NotReached(Failure),
+    /// May have changed.
+    Ambiguous(Failure),
+}
+
+/// How it was found out whether a credential opens the account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// The stored verifier was read with a privileged credential and compared: no login was tried.
+    WitnessRead,
+    /// A login was tried.
+    Login,
+}
+
+/// Whether one credential opens the account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeOutcome {
+    /// It does.
+    Opens(Evidence),
+    /// It definitely does not.
+    Refused(Evidence),
+    /// Nobody knows. Never erases anything.
+    Unknown(Failure),
+}
+
+/// Answers of one probe, in the order in which the credentials were given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeReport {
+    /// One per credential.
+    pub outcomes: Vec<ProbeOutcome>,
+    /// Failed logins the probe caused on the target.
+    pub failed_logins: u32,
+}
+
+/// One kind of target.
+#[async_trait]
+pub trait Connector: Send + Sync + 'static {
+    /// Names, parameters and capabilities.
+    fn declaration(&self) -> &Declaration;
+
+    /// Checks a target's parameters without I/O; the error names the parameter.
+    ///
+    /// # Errors
+    /// `Config` naming the parameter.
+    fn check_target(&self, target: &TargetParams) -> Result<(), Failure>;
+
+    /// Checks a secret's parameters against its target without I/O. `initial` is the credential given at
+    /// creation (it may lack the password when the acting credential is the target's).
+    ///
+    /// # Errors
+    /// `Config` naming the parameter.
+    fn check_secret(&self, call: &Call<'_>, initial: &Credential) -> Result<(), Failure>;
+
+    /// The credential of the target itself as a version of a secret of rotator type `target`.
+    fn target_credential(&self, target: &TargetParams) -> Credential;
+
+    /// The target's parameters with its own credential replaced by `credential` (rotator type `target`).
+    fn with_target_credential(&self, target: &TargetParams, credential: &Credential) -> TargetParams;
+
+    /// A new credential for the account, under `policy`. No I/O.
+    ///
+    /// # Errors
+    /// `Config` if the parameters ask for something impossible.
+    fn generate(&self, call: &Call<'_>, policy: &PasswordPolicy, entropy: &dyn Entropy) -> Result<Credential, Failure>;
+
+    /// Asks the peer who it is, trusting nothing. `None` for kinds without an identity.
+    ///
+    /// # Errors
+    /// `Unreachable`, `Timeout` or `Protocol`.
+    async fn learn_identity(&self, target: &TargetParams, timeout: Duration) -> Result<Option<PeerIdentity>, Failure>;
+
+    /// Proves that the target is reachable, is the pinned one, that the acting credential works and has the
+    /// right, and chooses the way of changing. Changes nothing.
+    ///
+    /// # Errors
+    /// The first thing that would make the rotation fail.
+    async fn preflight(&self, call: &Call<'_>, policy: &PasswordPolicy) -> Result<Preflight, Failure>;
+
+    /// Makes `candidate` the account's credential. Idempotent: asks first whether it already is.
+    async fn apply(&self, call: &Call<'_>, candidate: &Credential) -> ApplyOutcome;
+
+    /// Finds out which of `credentials` open the account, preferring a witness read; spends at most
+    /// [`Call::login_budget`] failed logins.
+    async fn probe(&self, call: &Call<'_>, credentials: &[&Credential]) -> ProbeReport;
+}

@@ -1,0 +1,1 @@
+//! Fragment-derived keys: evaluation, combination, sealed records.

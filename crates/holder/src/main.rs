@@ -1,0 +1,2 @@
+//! The fragment holder daemon.
+fn main() {}

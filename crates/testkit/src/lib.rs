@@ -1,0 +1,1 @@
+//! Throw-away hosts, databases and gateways for tests.
