@@ -1,0 +1,47 @@
+//! What the demo and the tests need beside Rust, and how it gets onto a Debian 12 machine.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::host;
+
+/// A file that proves that a package is there, and the package.
+const NEEDED: &[(&str, &str)] = &[
+    ("/usr/bin/cc", "build-essential"),
+    ("/usr/sbin/sshd", "openssh-server"),
+    ("/usr/bin/ssh", "openssh-client"),
+    ("/usr/bin/sshpass", "sshpass"),
+    ("/usr/sbin/dropbear", "dropbear-bin"),
+    ("/usr/sbin/tinysshd", "tinysshd"),
+    ("/bin/busybox", "busybox-static"),
+    ("/usr/bin/sudo", "sudo"),
+    ("/usr/lib/x86_64-linux-gnu/security/pam_pwquality.so", "libpam-pwquality"),
+    ("/usr/share/dict/cracklib-small", "cracklib-runtime"),
+    ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
+    ("/usr/bin/unshare", "util-linux"),
+];
+
+/// Installs the packages that are missing; asks nobody, changes nothing when all are there.
+pub fn ensure() -> Result<()> {
+    let missing: Vec<&str> = NEEDED.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, p)| *p).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if host::which("apt-get").is_none() {
+        bail!("install these packages by hand (no apt-get here): {}", missing.join(" "));
+    }
+    let sudo: &[&str] = if is_root() { &[] } else { &["sudo", "-n"] };
+    let apt = |args: &[&str]| {
+        let all: Vec<&str> = sudo.iter().chain(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]).chain(args).copied().collect();
+        host::run(all[0], &all[1..])
+    };
+    apt(&["update", "-qq"])?;
+    apt(&[&["install", "-y", "-qq", "--no-install-recommends"], missing.as_slice()].concat())
+}
+
+/// Whether this process may make hosts of its own in namespaces.
+pub fn is_root() -> bool {
+    std::fs::read_to_string("/proc/self/status")
+        .is_ok_and(|s| s.lines().any(|l| l.starts_with("Uid:") && l.split_whitespace().nth(2) == Some("0")))
+}
