@@ -33,7 +33,8 @@ pub fn ensure() -> Result<()> {
     }
     let sudo: &[&str] = if is_root() { &[] } else { &["sudo", "-n"] };
     let apt = |args: &[&str]| {
-        let all: Vec<&str> = sudo.iter().chain(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]).chain(args).copied().collect();
+        let all: Vec<&str> =
+            sudo.iter().chain(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]).chain(args).copied().collect();
         host::run(all[0], &all[1..])
     };
     apt(&["update", "-qq"])?;
