@@ -8,6 +8,7 @@ pub mod identity;
 pub mod ids;
 pub mod item;
 pub mod path;
+pub mod rotation;
 pub mod secret;
 pub mod target;
 
