@@ -260,7 +260,7 @@ pub enum Answer {
     Unknown,
 }
 
-/// What to do in `state`, just after it was saved. `waiting` says that the last step asked for a back-off.
+/// What to do in `state`, just after it was saved.
 #[must_use]
 pub fn next(state: &State) -> Effect {
     match state.stage {
@@ -312,7 +312,11 @@ fn claimed(mut s: State) -> State {
     s.class = None;
     match s.stage {
         Stage::Staged if s.unsent => s.unsent = false,
-        Stage::Staged | Stage::Applied => s.stage = Stage::InDoubt,
+        // What a former worker witnessed may be from before a restore of the store: ask again.
+        Stage::Staged | Stage::Applied | Stage::Verified => {
+            s.settling = None;
+            s.stage = Stage::InDoubt;
+        }
         Stage::Preflighted => s.stage = Stage::Claimed,
         _ => {}
     }
@@ -485,9 +489,9 @@ mod tests {
 
     #[test]
     fn a_policy_rejection_drops_the_candidate_only_with_a_witness() {
-        let rejected =
-            after(staged_2(), ActingAs::Target, &[Event::Applied(Applied::Rejected(FailureClass::Policy))]);
-        let unknown = after(rejected.clone(), ActingAs::Target, &[probed(&[(2, Answer::Refused), (1, Answer::Unknown)])]);
+        let rejected = after(staged_2(), ActingAs::Target, &[Event::Applied(Applied::Rejected(FailureClass::Policy))]);
+        let unknown =
+            after(rejected.clone(), ActingAs::Target, &[probed(&[(2, Answer::Refused), (1, Answer::Unknown)])]);
         assert_eq!(unknown.candidates, vec![2]);
         let witnessed = after(rejected, ActingAs::Target, &[probed(&[(2, Answer::Refused), (1, Answer::Opens)])]);
         let Effect::Settle { winner, dropped } = next(&witnessed) else { panic!("{witnessed:?}") };
@@ -501,10 +505,7 @@ mod tests {
         let state = after(
             staged_2(),
             ActingAs::Target,
-            &[
-                Event::Claimed,
-                Event::Probed { answers: vec![(2, Answer::Refused), (1, Answer::Opens)], quiet: false },
-            ],
+            &[Event::Claimed, Event::Probed { answers: vec![(2, Answer::Refused), (1, Answer::Opens)], quiet: false }],
         );
         assert_eq!((state.stage, state.candidates.clone()), (Stage::InDoubt, vec![2]));
         assert_eq!(next(&state), Effect::Wait);
