@@ -7,8 +7,10 @@ pub mod credential;
 pub mod identity;
 pub mod ids;
 pub mod item;
+pub mod password;
 pub mod path;
 pub mod rotation;
+pub mod schedule;
 pub mod secret;
 pub mod target;
 
