@@ -1,1 +1,58 @@
-//! Fragment-derived keys: evaluation, combination, sealed records.
+//! Fragment-derived keys: the key of each record is computed by t of n holders together and exists nowhere whole.
+//!
+//! The group is ristretto255 (suite 1). The group key `k` is shared by a polynomial of degree t-1 made by a distributed key
+//! generation ([`dkg`]); holder `i` has `s_i`. For an input `x` ([`place`]) with point `H = hash(x)` a holder answers
+//! `y_i = s_i·H` ([`share`]), with a proof on demand ([`proof`]). Any t answers combine to `Y = Δ·k·H`, `Δ = 9!`
+//! ([`combine`]), from which the record's key is derived ([`record`]). This is the function of Naor, Pinkas and Reingold
+//! (EUROCRYPT 1999); proofs are those of RFC 9497, hashing is that of RFC 9380.
+//!
+//! Absent: network, disk, policy. No function takes two fragments.
+
+pub mod combine;
+pub mod dkg;
+pub mod place;
+pub mod proof;
+pub mod record;
+pub mod share;
+
+pub use combine::{Combined, combine};
+pub use place::{Input, Place};
+pub use proof::Proof;
+pub use record::{Kek, Record};
+pub use share::{Partial, PrfShare, PublicShare};
+
+/// The largest index a holder may have; part of the record format through `Δ = 9!`.
+pub const MOST_HOLDERS: u8 = 9;
+
+/// What can go wrong. No variant holds a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Bytes that are no canonical encoding of what they should be.
+    #[error("{0} is not a valid encoding")]
+    Encoding(&'static str),
+    /// A path longer than an input may hold.
+    #[error("the path is longer than {max} bytes", max = place::LONGEST_PATH)]
+    PathTooLong,
+    /// Indices that are no quorum: out of range, or twice the same.
+    #[error("the answering holders are no quorum")]
+    Quorum,
+    /// The record belongs to another realm, item, version or path.
+    #[error("the record does not belong here: it was moved, or its place was changed")]
+    Place,
+    /// The combined answers give another key than the record was sealed under: a holder answered wrongly, or the record was
+    /// moved to another path.
+    #[error("the derived key is not the key of this record")]
+    Commitment,
+    /// The ciphertext was changed.
+    #[error("the record was tampered with")]
+    Tampered,
+    /// A proof does not hold.
+    #[error("a holder's proof does not hold")]
+    Proof,
+    /// The key generation was given something that does not belong together; the culprit's index if it is known.
+    #[error("the key generation failed{}", .0.map(|i| format!(": holder {i} sent a wrong package")).unwrap_or_default())]
+    KeyGeneration(Option<u8>),
+    /// The operating system gave no randomness, or the cryptographic library refused.
+    #[error("the cryptographic library failed")]
+    Library,
+}

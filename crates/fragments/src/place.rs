@@ -1,0 +1,100 @@
+//! Where a record belongs, and the input of the pseudo-random function made of it.
+//!
+//! The encoding is canonical: fixed order, fixed widths, big-endian, one length prefix. It is part of the stored format.
+
+use crate::Error;
+
+const MAGIC: &[u8; 5] = b"FDKx1";
+/// ristretto255, SHA-512, HKDF-SHA256, AES-256-GCM.
+pub const SUITE: u8 = 1;
+/// Bytes of an input before its path.
+const FIXED: usize = 5 + 1 + 16 + 4 + 1 + 16 + 4 + 32 + 2;
+/// Longest input in bytes.
+pub const LONGEST_INPUT: usize = 1024;
+/// Longest path in bytes.
+pub const LONGEST_PATH: usize = LONGEST_INPUT - FIXED;
+
+/// Where a record belongs. Everything of it is bound into the record's key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The tenant.
+    pub realm: [u8; 16],
+    /// The key of the tenant.
+    pub key_id: u32,
+    /// What kind of record it is: 1 = item version, 2 = target version.
+    pub purpose: u8,
+    /// The object.
+    pub item: [u8; 16],
+    /// The object's version.
+    pub version: u32,
+    /// The object's path, so that holders can judge by it.
+    pub path: String,
+}
+
+/// A parsed input, as a holder sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Input {
+    /// Where the record belongs.
+    pub place: Place,
+    /// Fresh for each write.
+    pub salt: [u8; 32],
+}
+
+impl Input {
+    /// The canonical bytes.
+    ///
+    /// # Errors
+    /// The path is too long.
+    pub fn encode(&self) -> Result<Vec<u8>, Error> {
+        let path = self.place.path.as_bytes();
+        if path.len() > LONGEST_PATH {
+            return Err(Error::PathTooLong);
+        }
+        let length = u16::try_from(path.len()).map_err(|_| Error::PathTooLong)?;
+        let mut x = Vec::with_capacity(FIXED + path.len());
+        x.extend_from_slice(MAGIC);
+        x.push(SUITE);
+        x.extend_from_slice(&self.place.realm);
+        x.extend_from_slice(&self.place.key_id.to_be_bytes());
+        x.push(self.place.purpose);
+        x.extend_from_slice(&self.place.item);
+        x.extend_from_slice(&self.place.version.to_be_bytes());
+        x.extend_from_slice(&self.salt);
+        x.extend_from_slice(&length.to_be_bytes());
+        x.extend_from_slice(path);
+        Ok(x)
+    }
+
+    /// Reads canonical bytes and refuses everything else.
+    ///
+    /// # Errors
+    /// The bytes are not what [`Self::encode`] writes.
+    pub fn parse(x: &[u8]) -> Result<Self, Error> {
+        const WRONG: Error = Error::Encoding("the input");
+        let mut rest = x;
+        let mut take = |n: usize| -> Result<&[u8], Error> {
+            let (head, tail) = rest.split_at_checked(n).ok_or(WRONG)?;
+            rest = tail;
+            Ok(head)
+        };
+        if take(5)? != MAGIC || take(1)? != [SUITE] {
+            return Err(WRONG);
+        }
+        let realm = array(take(16)?)?;
+        let key_id = u32::from_be_bytes(array(take(4)?)?);
+        let purpose = u8::from_be_bytes(array(take(1)?)?);
+        let item = array(take(16)?)?;
+        let version = u32::from_be_bytes(array(take(4)?)?);
+        let salt = array(take(32)?)?;
+        let length = usize::from(u16::from_be_bytes(array(take(2)?)?));
+        let path = std::str::from_utf8(take(length)?).map_err(|_| WRONG)?.to_owned();
+        if !rest.is_empty() || x.len() > LONGEST_INPUT {
+            return Err(WRONG);
+        }
+        Ok(Self { place: Place { realm, key_id, purpose, item, version, path }, salt })
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Error> {
+    bytes.try_into().map_err(|_| Error::Encoding("the input"))
+}
