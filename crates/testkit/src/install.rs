@@ -1,0 +1,72 @@
+//! The Debian packages that the test hosts and databases are made of, installed once per machine.
+//! Parallel test binaries wait for each other at a lock file.
+
+use std::{
+    fs::File,
+    path::Path,
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use anyhow::{Context, Result, bail};
+
+/// One file that a package brings, and the package.
+const NEEDED: &[(&str, &str)] = &[
+    ("/usr/sbin/sshd", "openssh-server"),
+    ("/usr/bin/ssh", "openssh-client"),
+    ("/usr/sbin/dropbear", "dropbear-bin"),
+    ("/usr/sbin/tinysshd", "tinysshd"),
+    ("/bin/busybox", "busybox-static"),
+    ("/usr/bin/sudo", "sudo"),
+    ("/lib/x86_64-linux-gnu/security/pam_pwquality.so", "libpam-pwquality"),
+    ("/usr/sbin/cracklib-format", "cracklib-runtime"),
+    ("/usr/bin/sshpass", "sshpass"),
+    ("/usr/lib/postgresql", "postgresql"),
+];
+
+/// Installs what is missing and remembers the answer for this process.
+pub fn ensure() -> Result<()> {
+    static DONE: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+    DONE.get_or_init(|| install_missing().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
+}
+
+fn install_missing() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("test hosts need root: they are namespaces with their own /etc/shadow; run the tests as root");
+    }
+    if missing().is_empty() {
+        return Ok(());
+    }
+    let lock = File::create("/tmp/volvelle-testkit-install.lock").context("opening the install lock")?;
+    lock.lock().context("waiting for another installation")?;
+    let packages = missing();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    apt(&["update", "-q"])?;
+    let mut arguments = vec!["install", "-y", "-q", "--no-install-recommends"];
+    arguments.extend(packages.iter().copied());
+    apt(&arguments)?;
+    let left = missing();
+    if !left.is_empty() {
+        bail!("apt-get finished but these packages bring no program: {}", left.join(" "));
+    }
+    Ok(())
+}
+
+fn missing() -> Vec<&'static str> {
+    NEEDED.iter().filter(|(path, _)| !Path::new(path).exists()).map(|(_, package)| *package).collect()
+}
+
+fn apt(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("apt-get")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .output()
+        .context("starting apt-get (the test hosts need Debian)")?;
+    if !output.status.success() {
+        bail!("apt-get {} failed: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
