@@ -10,6 +10,7 @@ pub mod item;
 pub mod password;
 pub mod path;
 pub mod rotation;
+pub mod rules;
 pub mod schedule;
 pub mod secret;
 pub mod target;
