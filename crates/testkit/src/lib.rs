@@ -1,6 +1,7 @@
-//! Throw-away hosts and databases for tests: everything started here is real software on
+//! Throw-away hosts, databases and gateways for tests: everything started here is real software on
 //! loopback addresses and disappears with the value that stands for it, or with the test process.
 
+pub mod gateway;
 pub mod hosts;
 pub mod install;
 pub mod postgres;

@@ -1,9 +1,11 @@
 //! The hosts and databases that other tests stand on behave as they claim.
 
-use std::{process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::Result;
+use serde_json::json;
 use volvelle_testkit::{
+    gateway::DevGateway,
     hosts::{Host, HostKind, INITIAL_PASSWORD},
     postgres::Postgres,
 };
@@ -60,5 +62,31 @@ fn each_database_is_empty_and_its_own() -> Result<()> {
             Command::new("psql").args([url, "-qAtc", "create table t (x int); select count(*) from t"]).output()?;
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "0", "{}", String::from_utf8_lossy(&output.stderr));
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_gateway_is_called_killed_restarted_and_stopped() -> Result<()> {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testkit/stand_in.py");
+    let mut gateway = DevGateway::start_program(program, &[("MARK", "one")]).await?;
+    let (status, answer) = gateway.post("describe-item", json!({"name": "/a"})).await?;
+    assert_eq!((status, answer), (200, json!({"starts": 1, "mark": "one", "name": "/a"})));
+    let (status, _) = gateway.post("describe-item", json!({"token": "t-2"})).await?;
+    assert_eq!(status, 401);
+    assert!(gateway.restart().await.is_err(), "a running gateway is not started twice");
+
+    gateway.kill9()?;
+    assert!(gateway.get("health").await.is_err());
+    gateway.set_env("MARK", None);
+    gateway.restart().await?;
+    let (_, answer) = gateway.post("describe-item", json!({})).await?;
+    assert_eq!(answer, json!({"starts": 2, "mark": null, "name": null}));
+    assert!(gateway.log()?.contains("request /describe-item"));
+
+    gateway.stop().await?;
+    gateway.restart().await?;
+    let pid = gateway.pid();
+    drop(gateway);
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
     Ok(())
 }
