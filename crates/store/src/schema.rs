@@ -1,0 +1,48 @@
+//! The tables. Every primary key begins with the account, so that tables can be divided by it.
+//!
+//! Statements are only ever appended. Differences between the engines: the type of bytes, nothing else.
+
+use crate::db::values;
+use crate::{StoreError, Tx};
+
+const MIGRATIONS: &[&str] = &[
+    "CREATE TABLE accounts (
+        id TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL, realm {blob} NOT NULL UNIQUE, key_id BIGINT NOT NULL,
+        generation BIGINT NOT NULL, created_at BIGINT NOT NULL, settings TEXT NOT NULL)",
+    "CREATE TABLE audit_heads (
+        account TEXT NOT NULL PRIMARY KEY REFERENCES accounts (id), seq BIGINT NOT NULL, hash {blob} NOT NULL)",
+    "CREATE TABLE audit (
+        account TEXT NOT NULL, seq BIGINT NOT NULL, at BIGINT NOT NULL, entry TEXT NOT NULL, hash {blob} NOT NULL,
+        PRIMARY KEY (account, seq))",
+    "CREATE TABLE item_versions (
+        account TEXT NOT NULL REFERENCES accounts (id), item BIGINT NOT NULL, version BIGINT NOT NULL, host TEXT NOT NULL,
+        state TEXT NOT NULL, sealed {blob} NOT NULL, created_at BIGINT NOT NULL, created_by TEXT NOT NULL,
+        reason TEXT NOT NULL, verified_at BIGINT, PRIMARY KEY (account, item, version, host))",
+    "CREATE UNIQUE INDEX one_current_version ON item_versions (account, item, host) WHERE state = 'current'",
+    "CREATE TABLE rotations (
+        account TEXT NOT NULL REFERENCES accounts (id), id BIGINT NOT NULL, item BIGINT NOT NULL, host TEXT NOT NULL,
+        target BIGINT NOT NULL, state TEXT NOT NULL, open BIGINT, cause TEXT NOT NULL, requested_by TEXT NOT NULL,
+        fence BIGINT NOT NULL, lease_owner TEXT NOT NULL, lease_until BIGINT NOT NULL, not_before BIGINT NOT NULL,
+        started_at BIGINT NOT NULL, ended_at BIGINT, message TEXT NOT NULL, PRIMARY KEY (account, id))",
+    "CREATE UNIQUE INDEX one_open_rotation ON rotations (account, item, host) WHERE open = 1",
+    "CREATE INDEX rotations_waiting ON rotations (not_before) WHERE open = 1",
+];
+
+/// Brings the tables to the newest form, in the caller's transaction.
+pub(crate) async fn migrate(tx: &mut Tx, postgres: bool) -> Result<(), StoreError> {
+    tx.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL PRIMARY KEY)", values![]).await?;
+    if postgres {
+        tx.execute("LOCK TABLE schema_version IN EXCLUSIVE MODE", values![]).await?;
+    }
+    let done = match tx.row("SELECT COALESCE(MAX(version), 0) FROM schema_version", values![]).await? {
+        Some(row) => row.number(0, "a schema version")?,
+        None => 0_usize,
+    };
+    let blob = if postgres { "BYTEA" } else { "BLOB" };
+    for (n, statement) in MIGRATIONS.iter().enumerate().skip(done) {
+        tx.execute(&statement.replace("{blob}", blob), values![]).await?;
+        let version = i64::try_from(n + 1).map_err(|_| StoreError::Corrupt("a schema version"))?;
+        tx.execute("INSERT INTO schema_version (version) VALUES ($1)", values![version]).await?;
+    }
+    Ok(())
+}
