@@ -1,0 +1,265 @@
+//! The accept loop and the front of every request: limits, routes, bodies, errors. It knows no operation;
+//! those are behind [`Operations`].
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Map, Value};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::error::ApiError;
+
+/// One call of an operation.
+pub struct Call {
+    /// Its wire name, as the path had it.
+    pub operation: String,
+    /// The parameters. They may hold secrets: never log them.
+    pub params: Map<String, Value>,
+    /// Who is at the other end of the connection.
+    pub remote: SocketAddr,
+    /// `X-Forwarded-For`; to be believed only from addresses the auth method names.
+    pub forwarded_for: Option<String>,
+    /// In the answer and in the log.
+    pub request_id: String,
+}
+
+/// What is behind the front.
+#[async_trait]
+pub trait Operations: Send + Sync + 'static {
+    /// Does one operation; the status goes with its answer.
+    async fn call(&self, call: Call) -> Result<(StatusCode, Value), ApiError>;
+    /// Whether the gateway is ready.
+    async fn health(&self) -> Result<Value, ApiError>;
+    /// The OpenAPI document.
+    fn openapi(&self) -> Value;
+    /// The metrics in Prometheus' text form.
+    fn metrics(&self) -> String;
+}
+
+/// What one client may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Time for the TLS handshake, and again for the head of each request.
+    pub header: Duration,
+    /// Time for the body to arrive.
+    pub body: Duration,
+    /// Bytes of a body.
+    pub body_bytes: usize,
+    /// Time for the whole operation.
+    pub request: Duration,
+    /// Time that running requests get when the gateway stops.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            header: Duration::from_secs(10),
+            body: Duration::from_secs(30),
+            body_bytes: 1 << 20,
+            request: Duration::from_secs(300),
+            drain: Duration::from_secs(3),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Front {
+    operations: Arc<dyn Operations>,
+    limits: Limits,
+    shutdown: CancellationToken,
+}
+
+/// Serves until `shutdown`, then lets running requests finish for [`Limits::drain`].
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    limits: Limits,
+    operations: Arc<dyn Operations>,
+    shutdown: CancellationToken,
+) {
+    let front = Front { operations, limits, shutdown: shutdown.clone() };
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let tasks = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = async {
+                let slot = Arc::clone(&slots).acquire_owned().await;
+                (slot, listener.accept().await)
+            } => accepted,
+        };
+        match accepted {
+            (Ok(slot), Ok((stream, peer))) => {
+                let (front, tls) = (front.clone(), tls.clone());
+                tasks.spawn(async move {
+                    connection(stream, peer, tls, front).await;
+                    drop(slot);
+                });
+            }
+            (Err(_), _) => break,
+            (Ok(_), Err(error)) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(listener);
+    tasks.close();
+    if timeout(limits.drain, tasks.wait()).await.is_err() {
+        tracing::warn!("some requests did not finish in time");
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>, front: Front) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    match tls {
+        None => drive(stream, peer, front).await,
+        Some(acceptor) => match timeout(front.limits.header, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => drive(stream, peer, front).await,
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+        },
+    }
+}
+
+async fn drive(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr, front: Front) {
+    let shutdown = front.shutdown.clone();
+    let header = front.limits.header;
+    let service = service_fn(move |request| {
+        let front = front.clone();
+        async move { Ok::<_, Infallible>(front.answer(request, peer).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "connection ended");
+    }
+}
+
+impl Front {
+    async fn answer(&self, request: Request<Incoming>, remote: SocketAddr) -> Response<Full<Bytes>> {
+        let request_id = request_id();
+        match self.route(request, remote, &request_id).await {
+            Ok(response) => response,
+            Err(error) => json(error.status(), &error.body(&request_id)),
+        }
+    }
+
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        remote: SocketAddr,
+        request_id: &str,
+    ) -> Result<Response<Full<Bytes>>, ApiError> {
+        let path = request.uri().path();
+        if request.method() == Method::GET {
+            return match path {
+                "/health" => Ok(json(StatusCode::OK, &self.operations.health().await?)),
+                "/openapi.json" => Ok(json(StatusCode::OK, &self.operations.openapi())),
+                "/metrics" => Ok(respond(StatusCode::OK, "text/plain; version=0.0.4", self.operations.metrics())),
+                _ => Err(ApiError::UnknownCommand(String::new())),
+            };
+        }
+        let Some(operation) = operation(path).filter(|_| request.method() == Method::POST) else {
+            return Err(ApiError::UnknownCommand(String::new()));
+        };
+        let operation = operation.to_owned();
+        let forwarded = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok());
+        let forwarded_for = forwarded.map(str::to_owned);
+        let params = self.params(request).await?;
+        let call = Call { operation, params, remote, forwarded_for, request_id: request_id.to_owned() };
+        let (status, value) =
+            timeout(self.limits.request, self.operations.call(call)).await.map_err(|_| ApiError::Timeout)??;
+        Ok(json(status, &value))
+    }
+
+    async fn params(&self, request: Request<Incoming>) -> Result<Map<String, Value>, ApiError> {
+        let body = Limited::new(request.into_body(), self.limits.body_bytes).collect();
+        let body = match timeout(self.limits.body, body).await {
+            Err(_) => return Err(ApiError::Timeout),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(ApiError::TooLarge),
+            Ok(Err(_)) => return Err(ApiError::BadBody),
+            Ok(Ok(body)) => body.to_bytes(),
+        };
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Map::new());
+        }
+        serde_json::from_slice(&body).map_err(|_| ApiError::BadBody)
+    }
+}
+
+/// The operation that a path names under any of the bases `/`, `/v2` and `/api/v2`.
+fn operation(path: &str) -> Option<&str> {
+    let name = ["/api/v2/", "/v2/", "/"].into_iter().find_map(|base| path.strip_prefix(base))?;
+    let name = name.strip_suffix('/').unwrap_or(name);
+    let ok = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (!name.is_empty() && name.len() <= 64 && name.bytes().all(ok)).then_some(name)
+}
+
+fn request_id() -> String {
+    let mut bytes = [0_u8; 8];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    hex::encode(bytes)
+}
+
+fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
+    respond(status, "application/json", value.to_string())
+}
+
+fn respond(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert("cache-control", HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_base_leads_to_the_same_operation() {
+        for path in ["/auth", "/v2/auth", "/api/v2/auth", "/auth/"] {
+            assert_eq!(operation(path), Some("auth"), "{path}");
+        }
+        for path in ["/", "/v2/", "/api/v2/", "", "/a/b", "/Auth", "/a%2f"] {
+            assert_eq!(operation(path), None, "{path}");
+        }
+        assert_eq!(operation("/v2"), Some("v2"), "a base without slash is an unknown operation");
+    }
+}
