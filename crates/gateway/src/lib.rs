@@ -2,6 +2,7 @@
 //! set-up runs as children. Operations plug in through [`server::Operations`].
 
 pub mod children;
+pub mod committer;
 pub mod config;
 pub mod credentials;
 pub mod error;
