@@ -1,1 +1,14 @@
-//! Wire types of the operations, OpenAPI and the typed client.
+//! Wire types of the operations, OpenAPI and the client.
+#![forbid(unsafe_code)]
+
+mod client;
+mod error;
+mod openapi;
+mod operation;
+pub mod quirks;
+mod table;
+
+pub use client::{Client, ClientError};
+pub use error::ErrorBody;
+pub use openapi::openapi;
+pub use operation::{Operation, find, operations};

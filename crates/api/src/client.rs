@@ -1,0 +1,100 @@
+//! A client which posts operations as JSON and maps error bodies.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::{Map, Value};
+
+use crate::ErrorBody;
+
+/// Why a call gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody answered, or the connection broke.
+    #[error("cannot reach the gateway at {url}: {reason}")]
+    Unreachable {
+        /// Base URL asked.
+        url: String,
+        /// What the transport said.
+        reason: String,
+    },
+    /// The gateway answered with an error.
+    #[error("{}", body.error)]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// The error body.
+        body: ErrorBody,
+    },
+    /// The client itself could not be set up.
+    #[error("{0}")]
+    Setup(String),
+}
+
+/// A connection to one gateway.
+#[derive(Clone)]
+pub struct Client {
+    base: String,
+    http: reqwest::Client,
+    token: Option<String>,
+}
+
+impl Client {
+    /// A client of the gateway at `base`; `ca_pem` is an additional trusted root.
+    ///
+    /// # Errors
+    /// `Setup` when the certificate cannot be read.
+    pub fn new(base: &str, ca_pem: Option<&[u8]>) -> Result<Self, ClientError> {
+        let setup = |e: reqwest::Error| ClientError::Setup(format!("the HTTP client cannot start: {e}"));
+        let mut builder = reqwest::Client::builder().timeout(Duration::from_secs(600)).connect_timeout(Duration::from_secs(10));
+        if let Some(pem) = ca_pem {
+            builder = builder.add_root_certificate(reqwest::Certificate::from_pem(pem).map_err(setup)?);
+        }
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), http: builder.build().map_err(setup)?, token: None })
+    }
+
+    /// Uses `token` for every later call.
+    pub fn set_token(&mut self, token: Option<String>) {
+        self.token = token;
+    }
+
+    /// Calls `operation` with `params` and gives its answer.
+    ///
+    /// # Errors
+    /// `Unreachable` when nobody answered, `Refused` with the gateway's error body.
+    pub async fn call(&self, operation: &str, mut params: Map<String, Value>) -> Result<Value, ClientError> {
+        if let Some(token) = &self.token {
+            params.insert("token".to_owned(), Value::String(token.clone()));
+        }
+        let body = Value::Object(params).to_string();
+        let lost = |e: reqwest::Error| ClientError::Unreachable { url: self.base.clone(), reason: e.without_url().to_string() };
+        let answer = self
+            .http
+            .post(format!("{}/{operation}", self.base))
+            .header("content-type", "application/json")
+            .body(body)
+            .send()
+            .await
+            .map_err(lost)?;
+        let status = answer.status();
+        let bytes = answer.bytes().await.map_err(lost)?;
+        read_answer(status, &bytes)
+    }
+}
+
+fn read_answer(status: StatusCode, bytes: &[u8]) -> Result<Value, ClientError> {
+    if !status.is_success() {
+        let body = serde_json::from_slice(bytes).unwrap_or_else(|_| ErrorBody {
+            error: format!("the gateway answered {status}"),
+            ..ErrorBody::default()
+        });
+        return Err(ClientError::Refused { status: status.as_u16(), body });
+    }
+    if bytes.is_empty() {
+        return Ok(Value::Object(Map::new()));
+    }
+    serde_json::from_slice(bytes).map_err(|_| ClientError::Refused {
+        status: status.as_u16(),
+        body: ErrorBody { error: "the answer is not JSON: is this the address of a gateway?".to_owned(), ..ErrorBody::default() },
+    })
+}
