@@ -8,5 +8,6 @@ pub mod credentials;
 pub mod error;
 pub mod server;
 pub mod throttle;
+pub mod trail;
 
 pub use error::ApiError;

@@ -169,3 +169,52 @@ async fn dead_children_come_back_and_none_outlives_the_end() {
     tokio::time::timeout(Duration::from_secs(5), running).await.expect("stops in time").expect("no panic");
     assert!(!Path::new(&format!("/proc/{second}")).exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_of_many_are_in_an_unbroken_chain() {
+    use volvelle_domain::account::{Account, AccountSettings};
+    use volvelle_domain::ids::{AccountId, Micros, Uid};
+    use volvelle_store::audit::{self, Entry, Verdict};
+
+    let dir = tempfile::tempdir().expect("dir");
+    let url = format!("sqlite://{}/v.db", dir.path().display());
+    let store = volvelle_store::Store::open(&url).await.expect("store");
+    let ids = [AccountId("acc-aaaaaaaaaaaa".to_owned()), AccountId("acc-bbbbbbbbbbbb".to_owned())];
+    let mut tx = store.begin().await.expect("tx");
+    for (n, id) in (1_u8..).zip(&ids) {
+        let account = Account {
+            id: id.clone(),
+            name: "test".to_owned(),
+            realm: Uid([n; 16]),
+            key_id: 1,
+            generation: 0,
+            created_at: Micros(0),
+            settings: AccountSettings::default(),
+        };
+        volvelle_store::accounts::add(&mut tx, &account).await.expect("account");
+    }
+    tx.commit().await.expect("committed");
+    let trail = volvelle_gateway::trail::start(store.clone());
+    let readers = (0..200_usize).map(|n| {
+        let (trail, id) = (trail.clone(), ids[n % 2].clone());
+        tokio::spawn(async move {
+            let entry = Entry {
+                at: Micros(1),
+                actor: "p-1".to_owned(),
+                action: "get_secret_value".to_owned(),
+                object: format!("/a/{n}"),
+                outcome: "ok".to_owned(),
+                remote: "127.0.0.1".to_owned(),
+                detail: String::new(),
+            };
+            trail.commit((id, entry)).await
+        })
+    });
+    for reader in readers.collect::<Vec<_>>() {
+        reader.await.expect("no panic").expect("durable");
+    }
+    let mut tx = store.read().await.expect("reader");
+    for id in &ids {
+        assert_eq!(audit::verify(&mut tx, id).await.expect("verified"), Verdict::Whole(100));
+    }
+}
