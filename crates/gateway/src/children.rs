@@ -93,14 +93,12 @@ fn start(binary: &Path, config: &Path) -> std::io::Result<Child> {
 
 async fn stop(mut child: Child) {
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        if let Err(error) = kill_process(pid, Signal::TERM) {
-            tracing::debug!(%error, "cannot ask a holder to stop");
-        }
+    if let Some(Err(error)) = pid.map(|pid| kill_process(pid, Signal::TERM)) {
+        tracing::debug!(%error, "cannot ask a holder to stop");
     }
-    if timeout(PATIENCE, child.wait()).await.is_err() {
-        if let Err(error) = child.kill().await {
-            tracing::warn!(%error, "cannot stop a holder");
-        }
+    if timeout(PATIENCE, child.wait()).await.is_err()
+        && let Err(error) = child.kill().await
+    {
+        tracing::warn!(%error, "cannot stop a holder");
     }
 }

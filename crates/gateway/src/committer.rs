@@ -60,10 +60,10 @@ impl<T: Send + 'static, E: Clone + Send + Sync + 'static> Committer<T, E> {
     }
 }
 
-async fn write_all<T, E: Clone>(sink: Arc<dyn Sink<T, Error = E>>, mut entries: mpsc::Receiver<(T, Waiter<E>)>)
+async fn write_all<T, E>(sink: Arc<dyn Sink<T, Error = E>>, mut entries: mpsc::Receiver<(T, Waiter<E>)>)
 where
     T: Send + 'static,
-    E: Send + Sync + 'static,
+    E: Clone + Send + Sync + 'static,
 {
     let mut received = Vec::with_capacity(LARGEST_BATCH);
     while entries.recv_many(&mut received, LARGEST_BATCH).await > 0 {
