@@ -5,9 +5,13 @@
 
 pub mod accounts;
 pub mod audit;
+pub mod auth_methods;
+mod counters;
 mod db;
+pub mod incarnation;
 pub mod rotations;
 mod schema;
+pub mod tokens;
 pub mod versions;
 
 pub use db::{Store, Tx};

@@ -26,6 +26,20 @@ const MIGRATIONS: &[&str] = &[
         started_at BIGINT NOT NULL, ended_at BIGINT, message TEXT NOT NULL, PRIMARY KEY (account, id))",
     "CREATE UNIQUE INDEX one_open_rotation ON rotations (account, item, host) WHERE open = 1",
     "CREATE INDEX rotations_waiting ON rotations (not_before) WHERE open = 1",
+    "CREATE TABLE counters (
+        account TEXT NOT NULL REFERENCES accounts (id), family TEXT NOT NULL, last BIGINT NOT NULL,
+        PRIMARY KEY (account, family))",
+    "CREATE TABLE auth_methods (
+        account TEXT NOT NULL REFERENCES accounts (id), id BIGINT NOT NULL, access_id TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL, kind TEXT NOT NULL, description TEXT NOT NULL, key_hash {blob} NOT NULL,
+        key_changed_at BIGINT NOT NULL, limits TEXT NOT NULL, delete_protection BIGINT NOT NULL,
+        created_at BIGINT NOT NULL, modified_at BIGINT NOT NULL, PRIMARY KEY (account, id), UNIQUE (account, name))",
+    "CREATE TABLE tokens (
+        account TEXT NOT NULL, hash {blob} NOT NULL UNIQUE, auth_method BIGINT NOT NULL, sub_claims TEXT NOT NULL,
+        issued_at BIGINT NOT NULL, expires_at BIGINT NOT NULL, PRIMARY KEY (account, hash),
+        FOREIGN KEY (account, auth_method) REFERENCES auth_methods (account, id))",
+    "CREATE INDEX tokens_ending ON tokens (expires_at)",
+    "CREATE TABLE incarnation (id BIGINT NOT NULL PRIMARY KEY, marker {blob} NOT NULL)",
 ];
 
 /// Brings the tables to the newest form, in the caller's transaction.

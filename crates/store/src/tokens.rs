@@ -1,0 +1,67 @@
+//! Tokens, of which only hashes are stored.
+
+use volvelle_domain::identity::Token;
+use volvelle_domain::ids::{AccountId, AuthMethodId, Micros};
+
+use crate::db::{Row, values};
+use crate::{StoreError, Tx, accounts};
+
+/// Stores a token.
+///
+/// # Errors
+/// The database is not available, or the auth method does not exist.
+pub async fn add(tx: &mut Tx, token: &Token) -> Result<(), StoreError> {
+    let claims = serde_json::to_string(&token.sub_claims).map_err(|_| StoreError::Corrupt("claims"))?;
+    tx.execute(
+        "INSERT INTO tokens (hash, account, auth_method, sub_claims, issued_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6)",
+        values![
+            token.hash.as_slice(),
+            token.account.0.as_str(),
+            token.auth_method.0,
+            claims,
+            token.issued_at.0,
+            token.expires_at.0
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The token with that hash, expired or not, in whichever account it is.
+///
+/// # Errors
+/// The database is not available.
+pub async fn find(tx: &mut Tx, hash: &[u8; 32]) -> Result<Option<Token>, StoreError> {
+    let sql = "SELECT hash, account, auth_method, sub_claims, issued_at, expires_at FROM tokens WHERE hash = $1";
+    tx.row(sql, values![hash.as_slice()]).await?.map(|row| read(&row)).transpose()
+}
+
+/// Ends a token before its time.
+///
+/// # Errors
+/// It does not exist.
+pub async fn revoke(tx: &mut Tx, hash: &[u8; 32]) -> Result<(), StoreError> {
+    let token = find(tx, hash).await?.ok_or(StoreError::NotFound("the token"))?;
+    tx.execute("DELETE FROM tokens WHERE hash = $1", values![hash.as_slice()]).await?;
+    accounts::bump_generation(tx, &token.account).await
+}
+
+/// Removes the tokens that ended at `now` or before, and tells how many.
+///
+/// # Errors
+/// The database is not available.
+pub async fn purge_expired(tx: &mut Tx, now: Micros) -> Result<u64, StoreError> {
+    tx.execute("DELETE FROM tokens WHERE expires_at <= $1", values![now.0]).await
+}
+
+fn read(row: &Row) -> Result<Token, StoreError> {
+    Ok(Token {
+        hash: row.bytes(0, "a token hash")?,
+        account: AccountId(row.text(1)?),
+        auth_method: AuthMethodId(row.int(2)?),
+        sub_claims: serde_json::from_str(&row.text(3)?).map_err(|_| StoreError::Corrupt("claims"))?,
+        issued_at: Micros(row.int(4)?),
+        expires_at: Micros(row.int(5)?),
+    })
+}
