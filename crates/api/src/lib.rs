@@ -3,6 +3,7 @@
 
 mod client;
 mod error;
+mod kinds;
 mod openapi;
 mod operation;
 pub mod quirks;
@@ -10,5 +11,7 @@ mod table;
 
 pub use client::{Client, ClientError};
 pub use error::ErrorBody;
+pub use kinds::ssh;
 pub use openapi::openapi;
+pub use volvelle_domain::connector::Declaration;
 pub use operation::{Operation, find, operations};
