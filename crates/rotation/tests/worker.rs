@@ -1,0 +1,123 @@
+//! A worker against a real SQLite store and an account kept in a file, with faults at every place of a change.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use volvelle_domain::account::{Account, AccountSettings};
+use volvelle_domain::connector::{ActingAs, ApplyOutcome, Evidence, Failure, FailureClass, ProbeOutcome};
+use volvelle_domain::ids::{AccountId, Clock, ItemId, Micros, TargetId, Uid, Version};
+use volvelle_domain::item::{ItemVersion, VersionState};
+use volvelle_domain::rotation::{Stage, State};
+use volvelle_rotation::{Hands, Timing, Worker};
+use volvelle_store::rotations::Rotation;
+use volvelle_store::versions::Slot;
+use volvelle_store::{Store, accounts, rotations, versions};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    CutBeforeSend,
+    CutBeforeApply,
+    CutAfterApply,
+    Policy,
+}
+
+struct Account1 {
+    file: PathBuf,
+    fault: Fault,
+    calls: AtomicU32,
+}
+
+#[async_trait]
+impl Hands for Account1 {
+    fn acting(&self, _: &Rotation) -> ActingAs {
+        ActingAs::User
+    }
+    async fn preflight(&self, _: &Rotation) -> Result<(), Failure> {
+        Ok(())
+    }
+    async fn candidate(&self, _: &Rotation, version: Version) -> Result<Vec<u8>, Failure> {
+        Ok(format!("value {version}").into_bytes())
+    }
+    async fn apply(&self, _: &Rotation, version: &ItemVersion) -> ApplyOutcome {
+        let fault = if self.calls.fetch_add(1, Ordering::SeqCst) == 0 { self.fault } else { Fault::None };
+        let failure = |class| Failure::new(class, "injected", "");
+        if matches!(fault, Fault::None | Fault::CutAfterApply) {
+            std::fs::write(&self.file, &version.sealed).expect("the account is written");
+        }
+        match fault {
+            Fault::None => ApplyOutcome::Applied,
+            Fault::CutBeforeSend => ApplyOutcome::NotReached(failure(FailureClass::Unreachable)),
+            Fault::Policy => ApplyOutcome::Rejected(failure(FailureClass::Policy)),
+            _ => ApplyOutcome::Ambiguous(failure(FailureClass::Timeout)),
+        }
+    }
+    async fn probe(&self, _: &Rotation, versions: &[ItemVersion]) -> Vec<ProbeOutcome> {
+        let real = std::fs::read(&self.file).expect("the account is read");
+        let ask = |v: &ItemVersion| {
+            if v.sealed == real { ProbeOutcome::Opens(Evidence::Login) } else { ProbeOutcome::Refused(Evidence::Login) }
+        };
+        versions.iter().map(ask).collect()
+    }
+}
+
+struct Time(AtomicI64);
+impl Clock for Time {
+    fn now(&self) -> Micros {
+        Micros(self.0.load(Ordering::SeqCst))
+    }
+}
+
+async fn rotates(fault: Fault) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(&format!("sqlite://{}/s.db", dir.path().display())).await.expect("opens");
+    let file = dir.path().join("account");
+    std::fs::write(&file, "value 1").expect("writes");
+    let id = AccountId("acc-000000000001".to_owned());
+    let slot = Slot { account: id.clone(), item: ItemId(1), host: String::new() };
+    let settings = AccountSettings::default();
+    let (realm, name) = (Uid([1; 16]), "a".to_owned());
+    let account = Account { id, name, realm, key_id: 1, generation: 0, created_at: Micros(0), settings };
+    let first = ItemVersion {
+        version: 1,
+        host: String::new(),
+        state: VersionState::Current,
+        sealed: b"value 1".to_vec(),
+        created_at: Micros(0),
+        created_by: String::new(),
+        reason: "create".to_owned(),
+        verified_at: None,
+    };
+    let mut tx = store.begin().await.expect("begins");
+    accounts::add(&mut tx, &account).await.expect("account");
+    versions::add(&mut tx, &slot, &first).await.expect("version");
+    let state = State::new(Some(1), vec![]);
+    let row = rotations::enqueue(&mut tx, &slot, TargetId(1), &state, ("manual", "p"), Micros(1)).await.expect("row");
+    tx.commit().await.expect("commits");
+    let second = Duration::from_secs(1);
+    let timing = Timing { lease: 30 * second, call: 5 * second, quiet: 10 * second };
+    let time = Arc::new(Time(AtomicI64::new(1_000_000)));
+    let hands = Arc::new(Account1 { file: file.clone(), fault, calls: AtomicU32::new(0) });
+    let worker = Worker::new(store.clone(), hands, time.clone(), "w".to_owned(), timing);
+    for _ in 0..6 {
+        worker.turn().await.expect("turns");
+        time.0.fetch_add(60_000_000, Ordering::SeqCst);
+    }
+    let mut tx = store.read().await.expect("reads");
+    let ended = rotations::load(&mut tx, &slot.account, row).await.expect("loads");
+    assert_eq!(ended.state.stage, Stage::Done, "{fault:?}");
+    let open = versions::open_set(&mut tx, &slot).await.expect("lists");
+    assert_eq!((open.len(), open[0].state), (1, VersionState::Current), "{fault:?}");
+    assert_eq!(open[0].sealed, std::fs::read(&file).expect("reads"), "{fault:?}");
+    assert!(open[0].version > 1);
+}
+
+#[tokio::test]
+async fn every_fault_ends_with_current_opening_the_account() {
+    for fault in [Fault::None, Fault::CutBeforeSend, Fault::CutBeforeApply, Fault::CutAfterApply, Fault::Policy] {
+        rotates(fault).await;
+    }
+}
