@@ -9,6 +9,7 @@ pub mod auth_methods;
 mod counters;
 mod db;
 pub mod incarnation;
+pub mod items;
 pub mod rotations;
 mod schema;
 pub mod tokens;

@@ -40,6 +40,13 @@ const MIGRATIONS: &[&str] = &[
         FOREIGN KEY (account, auth_method) REFERENCES auth_methods (account, id))",
     "CREATE INDEX tokens_ending ON tokens (expires_at)",
     "CREATE TABLE incarnation (id BIGINT NOT NULL PRIMARY KEY, marker {blob} NOT NULL)",
+    "CREATE TABLE items (
+        account TEXT NOT NULL REFERENCES accounts (id), id BIGINT NOT NULL, uid {blob} NOT NULL UNIQUE,
+        name TEXT NOT NULL, kind TEXT NOT NULL, enabled BIGINT NOT NULL, delete_protection BIGINT NOT NULL,
+        current_version BIGINT NOT NULL, last_version BIGINT NOT NULL, settings TEXT NOT NULL, rotator TEXT NOT NULL,
+        next_rotation_at BIGINT, created_at BIGINT NOT NULL, modified_at BIGINT NOT NULL,
+        PRIMARY KEY (account, id), UNIQUE (account, name))",
+    "CREATE INDEX items_due ON items (next_rotation_at)",
 ];
 
 /// Brings the tables to the newest form, in the caller's transaction.

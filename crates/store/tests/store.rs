@@ -459,3 +459,64 @@ async fn the_incarnation_is_the_one_set_last() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn items_round_trip_with_their_rotator_and_stay_in_their_account() {
+    use volvelle_domain::item::{Item, ItemKind, Locking, Rotator, RotatorStatus, Schedule};
+    use volvelle_store::items;
+    both(|store| async move {
+        let (one, two) = (with_account(&store, "one", 1).await, with_account(&store, "two", 2).await);
+        let rotator = Rotator {
+            target: TargetId(4),
+            kind: "ssh".into(),
+            rotator_type: "password".into(),
+            acting: ActingAs::User,
+            acting_spelling: "use-self-creds".into(),
+            params: serde_json::Map::default(),
+            same_password: false,
+            policy: None,
+            schedule: Schedule { interval_days: 30, ..Schedule::default() },
+            next_rotation_at: Some(Micros(77)),
+            last_rotation_at: None,
+            last_verified_at: None,
+            status: RotatorStatus::RotationInDoubt,
+            last_error: String::new(),
+            failures: 2,
+        };
+        let mut item = Item {
+            account: one.clone(),
+            id: ItemId(0),
+            uid: Uid([9; 16]),
+            name: ItemPath::parse("/a").expect("a path"),
+            kind: ItemKind::RotatedSecret,
+            description: "d".into(),
+            tags: vec!["t".into()],
+            enabled: true,
+            delete_protection: false,
+            current_version: 1,
+            last_version: 2,
+            extras: serde_json::Map::default(),
+            max_versions: Some(3),
+            locking: Locking::default(),
+            created_at: Micros(1),
+            modified_at: Micros(1),
+            rotator: Some(rotator),
+        };
+        let mut tx = store.begin().await.expect("begins");
+        item.id = items::add(&mut tx, &item).await.expect("adds");
+        let found = items::find(&mut tx, &one, &item.name).await.expect("finds").expect("is there");
+        assert_eq!(format!("{found:?}"), format!("{item:?}"));
+        assert!(items::find(&mut tx, &two, &item.name).await.expect("finds").is_none());
+        item.name = ItemPath::parse("/b").expect("a path");
+        item.rotator = None;
+        items::update(&mut tx, &item).await.expect("updates");
+        let page = items::list(&mut tx, &one, "/a", 10).await.expect("lists");
+        assert_eq!(format!("{page:?}"), format!("{:?}", [item.clone()]));
+        versions::add(&mut tx, &slot(&one, item.id.0), &version(1, VersionState::Current)).await.expect("adds");
+        assert!(matches!(items::remove(&mut tx, &two, item.id).await, Err(StoreError::NotFound(_))));
+        items::remove(&mut tx, &one, item.id).await.expect("removes");
+        assert!(matches!(items::load(&mut tx, &one, item.id).await, Err(StoreError::NotFound(_))));
+        assert!(versions::list(&mut tx, &slot(&one, item.id.0)).await.expect("lists").is_empty());
+    })
+    .await;
+}
