@@ -1,1 +1,33 @@
-//! One file per kind of target.
+//! One file per kind of target; the only crate that speaks vendor protocols.
+//!
+//! A new kind is a file, a `mod` line and a line in [`registry`].
+
+pub mod ssh;
+
+use std::sync::Arc;
+
+use volvelle_domain::connector::Connector;
+
+/// The connectors by kind.
+#[derive(Clone)]
+pub struct Registry(Vec<Arc<dyn Connector>>);
+
+/// Every kind there is.
+#[must_use]
+pub fn registry() -> Registry {
+    Registry(vec![Arc::new(ssh::Ssh::default())])
+}
+
+impl Registry {
+    /// The connector of a kind.
+    #[must_use]
+    pub fn get(&self, kind: &str) -> Option<Arc<dyn Connector>> {
+        self.0.iter().find(|connector| connector.declaration().kind == kind).cloned()
+    }
+
+    /// Every connector.
+    #[must_use]
+    pub fn all(&self) -> &[Arc<dyn Connector>] {
+        &self.0
+    }
+}

@@ -1,0 +1,304 @@
+//! The only module that knows the SSH library: connect to a pinned host, log in, run a command, talk to a prompt.
+
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use russh::client::{self, AuthResult, Handle, KeyboardInteractiveAuthResponse, Msg};
+use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate, decode_secret_key};
+
+use russh::{Channel, ChannelMsg, Preferred, cipher, kex, mac};
+use volvelle_domain::connector::{Call, Failure, FailureClass, PeerIdentity, TargetParams};
+use volvelle_domain::{Credential, Secret};
+
+use super::config;
+
+/// Most bytes of a command's output that are kept.
+const MOST_OUTPUT: usize = 64 * 1024;
+
+/// A plain parameter as text; empty if it is not set.
+pub(super) fn text<'a>(target: &'a TargetParams, name: &str) -> &'a str {
+    target.plain.get(name).and_then(serde_json::Value::as_str).unwrap_or_default()
+}
+
+fn flag(target: &TargetParams, name: &str) -> bool {
+    match target.plain.get(name) {
+        Some(serde_json::Value::Bool(value)) => *value,
+        Some(serde_json::Value::String(value)) => value == "true",
+        _ => false,
+    }
+}
+
+/// Where a target is.
+#[derive(Debug)]
+pub(super) struct Address {
+    host: String,
+    port: u16,
+    legacy: bool,
+}
+
+impl Address {
+    pub(super) fn of(target: &TargetParams) -> Result<Self, Failure> {
+        let host = text(target, "host");
+        if host.is_empty() {
+            return Err(config("host is empty", "set host to the target's name or address"));
+        }
+        let port = match target.plain.get("port") {
+            None => 22,
+            Some(value) => value
+                .as_u64()
+                .or_else(|| value.as_str().and_then(|text| if text.is_empty() { Some(22) } else { text.parse().ok() }))
+                .and_then(|port| u16::try_from(port).ok())
+                .filter(|port| *port != 0)
+                .ok_or_else(|| config("port must be between 1 and 65535", "set port, usually 22"))?,
+        };
+        Ok(Self { host: host.to_owned(), port, legacy: flag(target, "allow-legacy-algorithms") })
+    }
+
+    fn shown(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+/// Looks at the host's key and lets it in or not; keeps what it saw.
+struct Gate {
+    pinned: Option<Vec<String>>,
+    seen: Arc<Mutex<Option<PublicKey>>>,
+}
+
+impl client::Handler for Gate {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, peer: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+        let PublicKeyOrCertificate::PublicKey { key, .. } = peer else { return Ok(false) };
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(key.clone());
+        let written = line(key);
+        Ok(self.pinned.as_ref().is_some_and(|pinned| pinned.contains(&written)))
+    }
+}
+
+/// The key as `algorithm base64`, without comment.
+fn line(key: &PublicKey) -> String {
+    key.to_openssh().map(|text| text.split_whitespace().take(2).collect::<Vec<_>>().join(" ")).unwrap_or_default()
+}
+
+fn identity(address: &Address, key: &PublicKey) -> PeerIdentity {
+    PeerIdentity {
+        address: address.shown(),
+        algorithm: key.algorithm().to_string(),
+        public_key: line(key),
+        fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
+    }
+}
+
+fn client_config(legacy: bool) -> Arc<client::Config> {
+    let mut config = client::Config { nodelay: true, ..client::Config::default() };
+    if legacy {
+        let mut preferred = Preferred::default();
+        let kex = [kex::DH_GEX_SHA1, kex::DH_G14_SHA1, kex::DH_G1_SHA1];
+        preferred.kex = Cow::Owned([&preferred.kex[..], &kex].concat());
+        let ciphers = [cipher::AES_256_CBC, cipher::AES_128_CBC, cipher::TRIPLE_DES_CBC];
+        preferred.cipher = Cow::Owned([&preferred.cipher[..], &ciphers].concat());
+        preferred.mac = Cow::Owned([&preferred.mac[..], &[mac::HMAC_SHA1]].concat());
+        let rsa = russh::keys::Algorithm::Rsa { hash: None };
+        if !preferred.key.contains(&rsa) {
+            preferred.key = Cow::Owned([&preferred.key[..], &[rsa]].concat());
+        }
+        config.gex = client::GexParams::new(2048, 2048, 8192).unwrap_or(config.gex);
+        config.preferred = preferred;
+    }
+    Arc::new(config)
+}
+
+/// A connection to a host whose key was checked.
+pub(super) struct Session {
+    handle: Handle<Gate>,
+    shown: String,
+}
+
+/// What a command did.
+pub(super) struct Ran {
+    /// Exit status; `None` if the connection ended before it came.
+    pub(super) status: Option<u32>,
+    pub(super) stdout: Secret,
+    pub(super) stderr: String,
+}
+
+impl Ran {
+    pub(super) fn succeeded(&self) -> bool {
+        self.status == Some(0)
+    }
+}
+
+/// Asks a host for its key, without trusting it and without logging in.
+pub(super) async fn learn(target: &TargetParams) -> Result<PeerIdentity, Failure> {
+    let address = Address::of(target)?;
+    let seen = Arc::new(Mutex::new(None));
+    let gate = Gate { pinned: None, seen: Arc::clone(&seen) };
+    let refused = client::connect(client_config(address.legacy), (address.host.as_str(), address.port), gate).await;
+    let key = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (key, refused) {
+        (Some(key), _) => Ok(identity(&address, &key)),
+        (None, Err(error)) => Err(unreachable(&address.shown(), &error)),
+        (None, Ok(_)) => Err(Failure::new(FailureClass::Protocol, "the host showed no key", "")),
+    }
+}
+
+impl Session {
+    /// Connects to the call's target; only to a host with a pinned key.
+    pub(super) async fn connect(call: &Call<'_>) -> Result<Self, Failure> {
+        let address = Address::of(call.target)?;
+        let shown = address.shown();
+        let pinned: Vec<String> =
+            call.pinned.iter().filter(|p| p.address == shown).map(|p| p.public_key.clone()).collect();
+        if pinned.is_empty() {
+            return Err(Failure::new(
+                FailureClass::PeerIdentity,
+                format!("no host key is pinned for {shown}"),
+                "run `volvelle target trust-host-key` after comparing the fingerprint",
+            ));
+        }
+        let seen = Arc::new(Mutex::new(None));
+        let gate = Gate { pinned: Some(pinned.clone()), seen: Arc::clone(&seen) };
+        let config = client_config(address.legacy);
+        match client::connect(config, (address.host.as_str(), address.port), gate).await {
+            Ok(handle) => Ok(Self { handle, shown }),
+            Err(error) => {
+                let key = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
+                Err(match key.filter(|key| !pinned.contains(&line(key))) {
+                    Some(key) => changed(&address, &key),
+                    None => unreachable(&shown, &error),
+                })
+            }
+        }
+    }
+
+    /// Logs in with what the credential has: a key, a password, or the password at a prompt. `Ok(false)` means definitely
+    /// refused.
+    pub(super) async fn log_in(&mut self, credential: &Credential) -> Result<bool, Failure> {
+        let user = credential.expose_text("username").unwrap_or_default().to_owned();
+        if let Some(key) = credential.expose_text("private_key") {
+            let key = decode_secret_key(key, credential.expose_text("private_key_password"))
+                .map_err(|_| config("the private key cannot be read", "check private-key and private-key-password"))?;
+            let hash = self.handle.best_supported_rsa_hash().await.ok().flatten().flatten();
+            let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
+            let answer = self.handle.authenticate_publickey(&user, key).await.map_err(|e| lost(&self.shown, &e))?;
+            if matches!(answer, AuthResult::Success) {
+                return Ok(true);
+            }
+        }
+        let Some(password) = credential.expose_text("password") else { return Ok(false) };
+        let answer = self.handle.authenticate_password(&user, password).await.map_err(|e| lost(&self.shown, &e))?;
+        match answer {
+            AuthResult::Success => Ok(true),
+            AuthResult::Failure { remaining_methods, .. } => {
+                let prompts = remaining_methods.contains(&russh::MethodKind::KeyboardInteractive);
+                let password_tried = remaining_methods.contains(&russh::MethodKind::Password);
+                if prompts && !password_tried { self.log_in_at_prompt(&user, password).await } else { Ok(false) }
+            }
+        }
+    }
+
+    async fn log_in_at_prompt(&mut self, user: &str, password: &str) -> Result<bool, Failure> {
+        let mut answer =
+            self.handle.authenticate_keyboard_interactive_start(user, None).await.map_err(|e| lost(&self.shown, &e))?;
+        for _ in 0..8 {
+            let prompts = match answer {
+                KeyboardInteractiveAuthResponse::Success => return Ok(true),
+                KeyboardInteractiveAuthResponse::Failure { .. } => return Ok(false),
+                KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } => prompts,
+            };
+            if prompts.iter().any(|p| p.prompt.to_lowercase().contains("new password")) {
+                return Ok(false);
+            }
+            let replies = prompts.iter().map(|_| password.to_owned()).collect();
+            answer = self
+                .handle
+                .authenticate_keyboard_interactive_respond(replies)
+                .await
+                .map_err(|e| lost(&self.shown, &e))?;
+        }
+        Ok(false)
+    }
+
+    /// Runs a command with `input` on its standard input.
+    pub(super) async fn run(&self, command: &str, input: &[u8]) -> Result<Ran, Failure> {
+        let channel = self.channel().await?;
+        channel.exec(true, command).await.map_err(|e| lost(&self.shown, &e))?;
+        channel.data(input).await.map_err(|e| lost(&self.shown, &e))?;
+        channel.eof().await.map_err(|e| lost(&self.shown, &e))?;
+        Ok(collect(channel).await)
+    }
+
+    /// Runs a command on a terminal and answers its prompts in order: `(what the prompt contains, answer)`.
+    pub(super) async fn converse(&self, command: &str, dialogue: &[(&str, &Secret)]) -> Result<Ran, Failure> {
+        let mut channel = self.channel().await?;
+        let modes = [(russh::Pty::ECHO, 0)];
+        channel.request_pty(true, "dumb", 200, 24, 0, 0, &modes).await.map_err(|e| lost(&self.shown, &e))?;
+        channel.exec(true, command).await.map_err(|e| lost(&self.shown, &e))?;
+        let (mut heard, mut unanswered, mut status, mut next) = (String::new(), String::new(), None, 0);
+        while let Some(message) = channel.wait().await {
+            match message {
+                ChannelMsg::Data { data } if heard.len() < MOST_OUTPUT => {
+                    let part = String::from_utf8_lossy(&data).to_lowercase();
+                    heard.push_str(&part);
+                    unanswered.push_str(&part);
+                    if let Some((prompt, answer)) = dialogue.get(next).filter(|(p, _)| unanswered.contains(p)) {
+                        tracing::trace!(prompt, "answering");
+                        let reply = [answer.expose(), b"\n"].concat();
+                        channel.data(reply.as_slice()).await.map_err(|e| lost(&self.shown, &e))?;
+                        unanswered.clear();
+                        next += 1;
+                    }
+                }
+                ChannelMsg::ExitStatus { exit_status } => status = Some(exit_status),
+                _ => {}
+            }
+        }
+        Ok(Ran { status, stdout: Secret::from(""), stderr: heard })
+    }
+
+    async fn channel(&self) -> Result<Channel<Msg>, Failure> {
+        self.handle.channel_open_session().await.map_err(|e| lost(&self.shown, &e))
+    }
+}
+
+async fn collect(mut channel: Channel<Msg>) -> Ran {
+    let (mut stdout, mut stderr, mut status) = (Vec::with_capacity(4096), Vec::new(), None);
+    while let Some(message) = channel.wait().await {
+        match message {
+            ChannelMsg::Data { data } if stdout.len() < MOST_OUTPUT => stdout.extend_from_slice(&data),
+            ChannelMsg::ExtendedData { data, .. } if stderr.len() < MOST_OUTPUT => stderr.extend_from_slice(&data),
+            ChannelMsg::ExitStatus { exit_status } => status = Some(exit_status),
+            _ => {}
+        }
+    }
+    Ran { status, stdout: Secret::new(stdout), stderr: String::from_utf8_lossy(&stderr).into_owned() }
+}
+
+fn changed(address: &Address, key: &PublicKey) -> Failure {
+    let now = identity(address, key);
+    Failure::new(
+        FailureClass::PeerIdentity,
+        format!("the host key of {} changed: it is now {} {}", now.address, now.algorithm, now.fingerprint),
+        "find out why; if the change is right, accept it with `volvelle target trust-host-key`",
+    )
+}
+
+fn unreachable(shown: &str, error: &russh::Error) -> Failure {
+    if let russh::Error::NoCommonAlgo { kind, .. } = error {
+        return Failure::new(
+            FailureClass::Config,
+            format!("{shown} and Volvelle have no {kind:?} algorithm in common"),
+            "for an old device, set allow-legacy-algorithms on the target",
+        );
+    }
+    Failure::new(
+        FailureClass::Unreachable,
+        format!("{shown} cannot be reached: {error}"),
+        "check host and port of the target, and the network between",
+    )
+}
+
+fn lost(shown: &str, error: &russh::Error) -> Failure {
+    Failure::new(FailureClass::Unreachable, format!("the connection to {shown} broke: {error}"), "try again")
+}
