@@ -46,7 +46,8 @@ impl Client {
     /// `Setup` when the certificate cannot be read.
     pub fn new(base: &str, ca_pem: Option<&[u8]>) -> Result<Self, ClientError> {
         let setup = |e: reqwest::Error| ClientError::Setup(format!("the HTTP client cannot start: {e}"));
-        let mut builder = reqwest::Client::builder().timeout(Duration::from_secs(600)).connect_timeout(Duration::from_secs(10));
+        let mut builder =
+            reqwest::Client::builder().timeout(Duration::from_secs(600)).connect_timeout(Duration::from_secs(10));
         if let Some(pem) = ca_pem {
             builder = builder.add_root_certificate(reqwest::Certificate::from_pem(pem).map_err(setup)?);
         }
@@ -67,7 +68,10 @@ impl Client {
             params.insert("token".to_owned(), Value::String(token.clone()));
         }
         let body = Value::Object(params).to_string();
-        let lost = |e: reqwest::Error| ClientError::Unreachable { url: self.base.clone(), reason: e.without_url().to_string() };
+        let lost = |e: reqwest::Error| ClientError::Unreachable {
+            url: self.base.clone(),
+            reason: e.without_url().to_string(),
+        };
         let answer = self
             .http
             .post(format!("{}/{operation}", self.base))
@@ -84,10 +88,8 @@ impl Client {
 
 fn read_answer(status: StatusCode, bytes: &[u8]) -> Result<Value, ClientError> {
     if !status.is_success() {
-        let body = serde_json::from_slice(bytes).unwrap_or_else(|_| ErrorBody {
-            error: format!("the gateway answered {status}"),
-            ..ErrorBody::default()
-        });
+        let body = serde_json::from_slice(bytes)
+            .unwrap_or_else(|_| ErrorBody { error: format!("the gateway answered {status}"), ..ErrorBody::default() });
         return Err(ClientError::Refused { status: status.as_u16(), body });
     }
     if bytes.is_empty() {
@@ -95,6 +97,9 @@ fn read_answer(status: StatusCode, bytes: &[u8]) -> Result<Value, ClientError> {
     }
     serde_json::from_slice(bytes).map_err(|_| ClientError::Refused {
         status: status.as_u16(),
-        body: ErrorBody { error: "the answer is not JSON: is this the address of a gateway?".to_owned(), ..ErrorBody::default() },
+        body: ErrorBody {
+            error: "the answer is not JSON: is this the address of a gateway?".to_owned(),
+            ..ErrorBody::default()
+        },
     })
 }

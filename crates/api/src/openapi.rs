@@ -11,13 +11,19 @@ pub fn openapi(ops: &[Operation]) -> Value {
     for op in ops {
         for (n, name) in std::iter::once(&op.name).chain(&op.aliases).enumerate() {
             let mut responses = Map::new();
-            responses.insert(op.status.to_string(), json!({
-                "description": "Done.", "content": {"application/json": {"schema": {"description": op.answer}}}
-            }));
-            responses.insert("default".to_owned(), json!({
-                "description": "Not done.",
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
-            }));
+            responses.insert(
+                op.status.to_string(),
+                json!({
+                    "description": "Done.", "content": {"application/json": {"schema": {"description": op.answer}}}
+                }),
+            );
+            responses.insert(
+                "default".to_owned(),
+                json!({
+                    "description": "Not done.",
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+                }),
+            );
             let body = json!({"required": true, "content": {"application/json": {"schema": op.params.as_value()}}});
             paths.insert(format!("/{name}"), json!({"post": {
                 "operationId": name, "summary": op.summary, "deprecated": n > 0, "requestBody": body, "responses": responses

@@ -4,7 +4,9 @@ use schemars::Schema;
 use serde_json::{Map, Value, json};
 use volvelle_domain::connector::Declaration;
 
-use crate::table::{FIXED, LINKED_TARGET, ROTATED_COMMON, ROTATED_CREATE, ROTATED_UPDATE, TARGET_COMMON, TARGET_UPDATE, help_of};
+use crate::table::{
+    FIXED, LINKED_TARGET, ROTATED_COMMON, ROTATED_CREATE, ROTATED_UPDATE, TARGET_COMMON, TARGET_UPDATE, help_of,
+};
 
 /// One operation of the wire API.
 #[derive(Clone, Debug)]
@@ -30,15 +32,23 @@ pub struct Operation {
 pub fn operations(decls: &[Declaration]) -> Vec<Operation> {
     let mut ops: Vec<Operation> = FIXED.iter().map(|line| fixed(line)).collect();
     let all: Vec<Map<String, Value>> = decls.iter().map(|d| properties(&d.secret)).collect();
-    for (name, update) in [("create-rotated-secret", false), ("update-rotated-secret", true), ("gateway-update-item", true)] {
+    for (name, update) in
+        [("create-rotated-secret", false), ("update-rotated-secret", true), ("gateway-update-item", true)]
+    {
         let mut schema = parse(ROTATED_COMMON);
         merge(&mut schema, parse(if update { ROTATED_UPDATE } else { ROTATED_CREATE }));
-        merge(&mut schema, parse("ProviderType:str,rotator-creds-type:str,metadata:str,new-metadata:str,new-version:bool,type:str,ssh-username:str,ssh-password:str!"));
+        merge(
+            &mut schema,
+            parse(
+                "ProviderType:str,rotator-creds-type:str,metadata:str,new-metadata:str,new-version:bool,type:str,ssh-username:str,ssh-password:str!",
+            ),
+        );
         for more in &all {
             merge(&mut schema, (more.clone(), Vec::new()));
         }
         let status = if name == "gateway-update-item" { 201 } else { 200 };
-        let summary = if update { "Changes a rotated secret of any kind" } else { "Makes a rotated secret of any kind" };
+        let summary =
+            if update { "Changes a rotated secret of any kind" } else { "Makes a rotated secret of any kind" };
         ops.push(op(name, &[], &[], summary.to_owned(), schema, "{name}", status));
     }
     for decl in decls {
@@ -64,7 +74,15 @@ fn kind(ops: &mut Vec<Operation>, decl: &Declaration) {
         merge(&mut schema, (properties(&decl.secret), Vec::new()));
         let name = format!("rotated-secret-{verb}-{}", decl.kind);
         let cli = format!("rotated-secret {verb} {}", decl.kind);
-        ops.push(op(&name, &[], &[&cli], format!("{does} a rotated secret of kind {}", decl.kind), schema, "{name}", 201));
+        ops.push(op(
+            &name,
+            &[],
+            &[&cli],
+            format!("{does} a rotated secret of kind {}", decl.kind),
+            schema,
+            "{name}",
+            201,
+        ));
     }
 }
 
@@ -75,7 +93,15 @@ fn target(ops: &mut Vec<Operation>, kind: &str, own: Parts, what: &str) {
         merge(&mut schema, parse(more));
         let name = format!("target-{verb}-{kind}");
         let alias = format!("{verb}-{kind}-target");
-        ops.push(op(&name, &[&alias], &[&format!("target {verb} {kind}")], format!("{does} a target: {what}"), schema, "{target_id}", 201));
+        ops.push(op(
+            &name,
+            &[&alias],
+            &[&format!("target {verb} {kind}")],
+            format!("{does} a target: {what}"),
+            schema,
+            "{target_id}",
+            201,
+        ));
     }
 }
 
@@ -91,10 +117,26 @@ fn fixed(line: &'static str) -> Operation {
     op(first, aliases, &commands, summary.to_owned(), parse(params), answer, status)
 }
 
-fn op(name: &str, aliases: &[&str], cli: &[&str], summary: String, mut schema: Parts, answer: &'static str, status: u16) -> Operation {
+fn op(
+    name: &str,
+    aliases: &[&str],
+    cli: &[&str],
+    summary: String,
+    mut schema: Parts,
+    answer: &'static str,
+    status: u16,
+) -> Operation {
     merge(&mut schema, parse("token:str!,uid-token:str!,json:bool"));
     let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
-    Operation { name: name.to_owned(), aliases: own(aliases), cli: own(cli), summary, params: object(schema), answer, status }
+    Operation {
+        name: name.to_owned(),
+        aliases: own(aliases),
+        cli: own(cli),
+        summary,
+        params: object(schema),
+        answer,
+        status,
+    }
 }
 
 /// Reads `name:type[*][!][=default]`, comma-separated; `*` is required and `!` is secret.

@@ -23,7 +23,9 @@ pub fn normalise(body: &Map<String, Value>, schema: &schemars::Schema) -> Result
     for (name, property) in properties {
         let Some(value) = body.get(name).filter(|v| !v.is_null()) else { continue };
         let kind = property.get("type").and_then(Value::as_str).unwrap_or("string");
-        if let Some(value) = convert(kind, value).map_err(|message| ParamError { param: name.clone(), message: message.to_owned() })? {
+        if let Some(value) =
+            convert(kind, value).map_err(|message| ParamError { param: name.clone(), message: message.to_owned() })?
+        {
             out.insert(name.clone(), value);
         }
     }

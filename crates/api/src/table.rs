@@ -9,7 +9,8 @@ pub const ROTATED_UPDATE: &str = "rotator-type:str,add-tag:list,rm-tag:list,new-
 /// Parameters of every target.
 pub const TARGET_COMMON: &str = "name:str*,description:str,comment:str,delete_protection:bool,key:str,lock-on-read:bool,lock-ttl:int,max-versions:int,rotate-on-unlock:bool";
 /// What only an update of a target takes.
-pub const TARGET_UPDATE: &str = "new-name:str,new-comment:str,keep-prev-version:bool,update-version:bool,add-hosts:str,rm-hosts:str";
+pub const TARGET_UPDATE: &str =
+    "new-name:str,new-comment:str,keep-prev-version:bool,update-version:bool,add-hosts:str,rm-hosts:str";
 /// Parameters of a linked target.
 pub const LINKED_TARGET: &str = "hosts:str,parent-target-name:str,type:str";
 

@@ -25,8 +25,11 @@ fn both_spellings_of_values_are_read() {
     let body = json!({"name": "/a", "target-name": "/t", "rotator-type": "password", "auto-rotate": "true",
         "rotation-interval": "30", "rotation-hour": 3, "tags": "x", "description": null, "never-heard-of": 1, "password-length": ""});
     let got = normalise(body.as_object().expect("object"), &create.params).expect("readable");
-    assert_eq!(Value::Object(got), json!({"name": "/a", "target-name": "/t", "rotator-type": "password", "auto-rotate": true,
-        "rotation-interval": 30, "rotation-hour": 3, "tags": ["x"]}));
+    assert_eq!(
+        Value::Object(got),
+        json!({"name": "/a", "target-name": "/t", "rotator-type": "password", "auto-rotate": true,
+        "rotation-interval": 30, "rotation-hour": 3, "tags": ["x"]})
+    );
     let names = find(&ops, "get-rotated-secret-value").expect("in the table");
     let got = normalise(json!({"names": ["/a"]}).as_object().expect("object"), &names.params).expect("readable");
     assert_eq!(got["names"], "/a");
@@ -40,7 +43,8 @@ fn errors_name_the_parameter_and_not_the_value() {
     let error = normalise(body.as_object().expect("object"), &create.params).expect_err("not a boolean");
     assert_eq!(error.param, "auto-rotate");
     assert!(!error.to_string().contains("s3cret"));
-    let error = normalise(json!({}).as_object().expect("object"), &find(&ops, "get-role").expect("there").params).expect_err("no name");
+    let error = normalise(json!({}).as_object().expect("object"), &find(&ops, "get-role").expect("there").params)
+        .expect_err("no name");
     assert_eq!(error.param, "name");
 }
 
@@ -50,7 +54,8 @@ fn openapi_names_every_path() {
     let doc = openapi(&ops);
     assert_eq!(doc["openapi"], "3.1.0");
     for op in &ops {
-        let body = &doc["paths"][format!("/{}", op.name)]["post"]["requestBody"]["content"]["application/json"]["schema"];
+        let body =
+            &doc["paths"][format!("/{}", op.name)]["post"]["requestBody"]["content"]["application/json"]["schema"];
         assert_eq!(body["type"], "object", "{}", op.name);
     }
 }

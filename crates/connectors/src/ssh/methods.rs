@@ -140,16 +140,12 @@ async fn rise(session: &Session, acting: &Credential) -> Result<Rise, Failure> {
     if session.run("LC_ALL=C sudo -n -l chpasswd -e", b"").await?.succeeded() {
         return Ok(Rise::Sudo);
     }
-    let may_ask = acting.field("password").is_some() && session.run("id -nG", b"").await.is_ok_and(|ran| in_sudo(&ran));
-    if may_ask && Rise::SudoPassword.run(session, acting, "true", b"").await?.succeeded() {
+    // The password has just opened the session, so asking sudo with it cannot count as a failed login.
+    let has_password = acting.field("password").is_some() && acting.field("private_key").is_none();
+    if has_password && Rise::SudoPassword.run(session, acting, "-l chpasswd -e", b"").await?.succeeded() {
         return Ok(Rise::SudoPassword);
     }
     Ok(Rise::Never)
-}
-
-/// sudo is asked with a password only where it can be expected to say yes: a refusal counts as a failed login.
-fn in_sudo(groups: &Ran) -> bool {
-    groups.stdout.expose_str().is_some_and(|g| g.split_whitespace().any(|g| ["sudo", "wheel", "admin"].contains(&g)))
 }
 
 async fn default_scheme(session: &Session) -> Scheme {

@@ -1,2 +1,0 @@
-//! The fragment holder daemon.
-fn main() {}
