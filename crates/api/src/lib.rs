@@ -13,5 +13,5 @@ pub use client::{Client, ClientError};
 pub use error::ErrorBody;
 pub use kinds::ssh;
 pub use openapi::openapi;
-pub use volvelle_domain::connector::Declaration;
 pub use operation::{Operation, find, operations};
+pub use volvelle_domain::connector::Declaration;

@@ -17,8 +17,12 @@ async fn names(client: &Client, pattern: &str) -> Result<Vec<String>, Failed> {
     let path = pattern.trim_end_matches('*');
     let (mut out, mut page) = (Vec::new(), String::new());
     loop {
-        let answer = client.call("list-items", body(json!({"path": path, "type": ["rotated-secret"], "pagination-token": page}))).await?;
-        out.extend(answer["items"].as_array().into_iter().flatten().filter_map(|i| i["item_name"].as_str()).map(str::to_owned));
+        let answer = client
+            .call("list-items", body(json!({"path": path, "type": ["rotated-secret"], "pagination-token": page})))
+            .await?;
+        out.extend(
+            answer["items"].as_array().into_iter().flatten().filter_map(|i| i["item_name"].as_str()).map(str::to_owned),
+        );
         page = answer["next_page"].as_str().unwrap_or_default().to_owned();
         if page.is_empty() {
             return Ok(out);
@@ -37,7 +41,11 @@ pub async fn rotate(client: &Client, pattern: &str) -> Result<(), Failed> {
         bar.abandon();
         let why = Failed::from(error);
         let code = if why.code == 5 { 5 } else { 6 };
-        return Err(Failed { code, message: format!("the canary {canary} failed, nothing else was touched: {}", why.message), hint: why.hint });
+        return Err(Failed {
+            code,
+            message: format!("the canary {canary} failed, nothing else was touched: {}", why.message),
+            hint: why.hint,
+        });
     }
     bar.inc(1);
     let (mut running, mut failed, mut done) = (JoinSet::new(), 0_usize, 1_usize);
@@ -45,7 +53,8 @@ pub async fn rotate(client: &Client, pattern: &str) -> Result<(), Failed> {
         while running.len() < AT_ONCE {
             let Some(name) = left.next() else { break };
             let client = client.clone();
-            running.spawn(async move { (client.call("gateway-rotate-secret", body(json!({"name": name}))).await, name) });
+            running
+                .spawn(async move { (client.call("gateway-rotate-secret", body(json!({"name": name}))).await, name) });
         }
         let Some(ended) = running.join_next().await else { break };
         bar.inc(1);

@@ -34,9 +34,11 @@ impl From<ClientError> for Failed {
     fn from(error: ClientError) -> Self {
         let message = error.to_string();
         match error {
-            ClientError::Unreachable { .. } => {
-                Self { code: 5, message, hint: "is the gateway running? --gateway-url or --data-dir says which one is asked".to_owned() }
-            }
+            ClientError::Unreachable { .. } => Self {
+                code: 5,
+                message,
+                hint: "is the gateway running? --gateway-url or --data-dir says which one is asked".to_owned(),
+            },
             ClientError::Refused { status, body } => {
                 let rotation = body.code.starts_with("rotation");
                 let code = match status {
@@ -73,9 +75,15 @@ fn run(ops: &[Operation], matches: &ArgMatches) -> Result<(), Failed> {
         _ => {}
     }
     let Some(op) = ops.iter().find(|o| o.cli.contains(&path)).or_else(|| volvelle_api::find(ops, &path)) else {
-        return Err(Failed { code: 2, message: format!("there is no command {path}"), hint: "volvelle --help lists them".to_owned() });
+        return Err(Failed {
+            code: 2,
+            message: format!("there is no command {path}"),
+            hint: "volvelle --help lists them".to_owned(),
+        });
     };
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failed::new(e.to_string(), ""));
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failed::new(e.to_string(), ""))
+    };
     if op.name == "gateway-rotate-secret" {
         if let Some(pattern) = leaf.get_one::<String>("rotate-path") {
             return runtime()?.block_on(async { bulk::rotate(&session::open(leaf).await?, pattern).await });

@@ -9,7 +9,11 @@ use crate::Failed;
 
 /// Prints `error:` and `hint:`.
 pub fn error(message: &str, hint: &str) {
-    let (red, off) = if std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+    let (red, off) = if std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        ("\x1b[31m", "\x1b[0m")
+    } else {
+        ("", "")
+    };
     eprintln!("{red}error:{off} {message}");
     if !hint.is_empty() {
         eprintln!("hint: {hint}");
@@ -19,8 +23,11 @@ pub fn error(message: &str, hint: &str) {
 /// Prints an answer as the flags ask.
 pub fn answer(value: &Value, leaf: &ArgMatches) -> Result<(), Failed> {
     if let Some(path) = leaf.get_one::<String>("g:jsonpath") {
-        let path = serde_json_path::JsonPath::parse(path)
-            .map_err(|e| Failed { code: 2, message: format!("the JSONPath cannot be read: {e}"), hint: String::new() })?;
+        let path = serde_json_path::JsonPath::parse(path).map_err(|e| Failed {
+            code: 2,
+            message: format!("the JSONPath cannot be read: {e}"),
+            hint: String::new(),
+        })?;
         for found in path.query(value).all() {
             println!("{}", text(found));
         }
@@ -50,7 +57,8 @@ fn prose(value: &Value) {
 
 fn table(rows: &[Value]) -> comfy_table::Table {
     let mut columns: Vec<&String> = Vec::new();
-    for (name, _) in rows.iter().filter_map(Value::as_object).flatten().filter(|(_, v)| !v.is_object() && !v.is_array()) {
+    for (name, _) in rows.iter().filter_map(Value::as_object).flatten().filter(|(_, v)| !v.is_object() && !v.is_array())
+    {
         if !columns.contains(&name) {
             columns.push(name);
         }

@@ -26,8 +26,11 @@ pub fn collect(op: &Operation, leaf: &ArgMatches) -> Result<Map<String, Value>, 
         };
         out.insert(name.clone(), value);
     }
-    volvelle_api::quirks::normalise(&out, &op.params)
-        .map_err(|e| Failed { code: 2, message: e.to_string(), hint: "--help lists the parameters".to_owned() })
+    volvelle_api::quirks::normalise(&out, &op.params).map_err(|e| Failed {
+        code: 2,
+        message: e.to_string(),
+        hint: "--help lists the parameters".to_owned(),
+    })
 }
 
 /// Reads a secret: `-` is standard input, `@FILE` a file, `?` a prompt, all else the value itself.
@@ -40,9 +43,11 @@ pub fn read(name: &str, given: &str) -> Result<String, Failed> {
             std::io::stdin().read_to_string(&mut text).map_err(|e| failed(&e))?;
             Ok(trimmed(text))
         }
-        "?" if !std::io::stdin().is_terminal() => {
-            Err(Failed { code: 2, message: format!("{name} is required"), hint: format!("--{name} - reads standard input") })
-        }
+        "?" if !std::io::stdin().is_terminal() => Err(Failed {
+            code: 2,
+            message: format!("{name} is required"),
+            hint: format!("--{name} - reads standard input"),
+        }),
         "?" => inquire::Password::new(name).without_confirmation().prompt().map_err(|e| failed(&e)),
         file if file.starts_with('@') => std::fs::read_to_string(&file[1..]).map(trimmed).map_err(|e| failed(&e)),
         value => {

@@ -32,16 +32,22 @@ fn login(leaf: &ArgMatches) -> Result<Login, Failed> {
     let mut out = Login { url: "http://127.0.0.1:8080".to_owned(), id: String::new(), key: String::new() };
     if let Some(dir) = flag(leaf, "data-dir") {
         let file = Path::new(&dir).join("admin.json");
-        let text = std::fs::read_to_string(&file)
-            .map_err(|e| Failed::new(format!("cannot read {}: {e}", file.display()), "has `volvelle dev` run with this folder?"))?;
-        let admin: Value = serde_json::from_str(&text).map_err(|_| Failed::new(format!("{} is not JSON", file.display()), ""))?;
+        let text = std::fs::read_to_string(&file).map_err(|e| {
+            Failed::new(format!("cannot read {}: {e}", file.display()), "has `volvelle dev` run with this folder?")
+        })?;
+        let admin: Value =
+            serde_json::from_str(&text).map_err(|_| Failed::new(format!("{} is not JSON", file.display()), ""))?;
         take(&mut out, |name| admin[if name == "gateway-url" { "url" } else { name }].as_str().map(str::to_owned));
     } else {
         let name = flag(leaf, "profile").unwrap_or_else(|| "default".to_owned());
-        let found = [".volvelle", ".akeyless"].iter().find_map(|d| std::fs::read_to_string(home().join(d).join("profiles").join(format!("{name}.toml"))).ok());
+        let found = [".volvelle", ".akeyless"]
+            .iter()
+            .find_map(|d| std::fs::read_to_string(home().join(d).join("profiles").join(format!("{name}.toml"))).ok());
         if let Some(profile) = found.and_then(|t| t.parse::<toml::Table>().ok()) {
             let own = profile.get(&name).and_then(toml::Value::as_table).unwrap_or(&profile);
-            take(&mut out, |n| own.get(n).or_else(|| own.get(&n.replace('-', "_"))).and_then(toml::Value::as_str).map(str::to_owned));
+            take(&mut out, |n| {
+                own.get(n).or_else(|| own.get(&n.replace('-', "_"))).and_then(toml::Value::as_str).map(str::to_owned)
+            });
         }
         out.id = env("ACCESS_ID").unwrap_or(out.id);
         out.key = env("ACCESS_KEY").unwrap_or(out.key);
@@ -63,7 +69,10 @@ pub fn connect(leaf: &ArgMatches) -> Result<Client, Failed> {
 }
 
 fn client(url: &str, leaf: &ArgMatches) -> Result<Client, Failed> {
-    let ca = flag(leaf, "ca-cert").map(std::fs::read).transpose().map_err(|e| Failed::new(format!("cannot read the certificate: {e}"), ""))?;
+    let ca = flag(leaf, "ca-cert")
+        .map(std::fs::read)
+        .transpose()
+        .map_err(|e| Failed::new(format!("cannot read the certificate: {e}"), ""))?;
     Ok(Client::new(url, ca.as_deref())?)
 }
 
@@ -72,10 +81,15 @@ pub async fn open(leaf: &ArgMatches) -> Result<Client, Failed> {
     let login = login(leaf)?;
     let mut client = client(&login.url, leaf)?;
     if login.id.is_empty() {
-        return Err(Failed { code: 4, message: "nobody is signed in".to_owned(), hint: "volvelle configure, --data-dir DIR or VOLVELLE_ACCESS_ID".to_owned() });
+        return Err(Failed {
+            code: 4,
+            message: "nobody is signed in".to_owned(),
+            hint: "volvelle configure, --data-dir DIR or VOLVELLE_ACCESS_ID".to_owned(),
+        });
     }
     let cache = home().join(".volvelle").join("tokens.json");
-    let mut tokens: Map<String, Value> = std::fs::read_to_string(&cache).ok().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
+    let mut tokens: Map<String, Value> =
+        std::fs::read_to_string(&cache).ok().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
     let slot = format!("{} {}", login.url, login.id);
     if let Some(token) = tokens.get(&slot).and_then(Value::as_str) {
         client.set_token(Some(token.to_owned()));
@@ -86,7 +100,8 @@ pub async fn open(leaf: &ArgMatches) -> Result<Client, Failed> {
     }
     let body = json!({"access-id": login.id, "access-key": login.key, "access-type": "access_key"});
     let answer = client.call("auth", body.as_object().cloned().unwrap_or_default()).await?;
-    let token = answer["token"].as_str().map(str::to_owned).ok_or_else(|| Failed::new("the gateway gave no token", ""))?;
+    let token =
+        answer["token"].as_str().map(str::to_owned).ok_or_else(|| Failed::new("the gateway gave no token", ""))?;
     tokens.insert(slot, Value::String(token.clone()));
     // A cache that cannot be written only costs one more sign-in.
     let _ = private(&cache, &Value::Object(tokens).to_string());

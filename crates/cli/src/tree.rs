@@ -60,19 +60,32 @@ pub fn command(ops: &[Operation]) -> Command {
 }
 
 fn globals() -> Vec<Arg> {
-    let text = |id: &'static str, help: &'static str| Arg::new(format!("g:{id}")).long(id).global(true).value_name("TEXT").help(help).help_heading("Connection and output");
+    let text = |id: &'static str, help: &'static str| {
+        Arg::new(format!("g:{id}"))
+            .long(id)
+            .global(true)
+            .value_name("TEXT")
+            .help(help)
+            .help_heading("Connection and output")
+    };
     vec![
         text("gateway-url", "address of the gateway").short('u'),
         text("data-dir", "folder of a local `volvelle dev`").env("VOLVELLE_DATA_DIR"),
         text("profile", "profile to use"),
         text("ca-cert", "PEM file of an additional trusted root"),
         text("jsonpath", "print what this JSONPath selects"),
-        Arg::new("g:json").long("json").global(true).action(ArgAction::SetTrue).help("print JSON").help_heading("Connection and output"),
+        Arg::new("g:json")
+            .long("json")
+            .global(true)
+            .action(ArgAction::SetTrue)
+            .help("print JSON")
+            .help_heading("Connection and output"),
     ]
 }
 
 fn branch(word: &str, node: &Node<'_>) -> Command {
-    let mut out = node.op.map_or_else(|| Command::new(word.to_owned()).about(format!("Commands on {word}")), |op| leaf(word, op));
+    let mut out =
+        node.op.map_or_else(|| Command::new(word.to_owned()).about(format!("Commands on {word}")), |op| leaf(word, op));
     if !node.children.is_empty() {
         out = out.subcommand_required(node.op.is_none()).arg_required_else_help(node.op.is_none());
     }
@@ -86,11 +99,14 @@ fn leaf(word: &str, op: &Operation) -> Command {
     let mut out = Command::new(word.to_owned()).about(op.summary.clone());
     let empty = Map::new();
     let properties = op.params.get("properties").and_then(Value::as_object).unwrap_or(&empty);
-    let required: Vec<&str> = op.params.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> =
+        op.params.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let rotate = op.name == "gateway-rotate-secret";
     for (name, property) in properties.iter().filter(|(n, _)| !HIDDEN.contains(&n.as_str())) {
         let secret = property.get("x-secret").is_some();
-        let mut arg = Arg::new(name.clone()).long(name.replace('_', "-")).help(property["description"].as_str().unwrap_or_default().to_owned());
+        let mut arg = Arg::new(name.clone())
+            .long(name.replace('_', "-"))
+            .help(property["description"].as_str().unwrap_or_default().to_owned());
         arg = match property["type"].as_str() {
             Some("boolean") => arg.num_args(0..=1).default_missing_value("true").value_name("BOOL"),
             Some("array") => arg.action(ArgAction::Append).value_name("TEXT"),
@@ -102,7 +118,13 @@ fn leaf(word: &str, op: &Operation) -> Command {
         out = out.arg(arg.required(required.contains(&name.as_str()) && !secret && !rotate));
     }
     if rotate {
-        out = out.arg(Arg::new("rotate-path").long("path").help("rotate everything below, one canary first").conflicts_with("name").required_unless_present("name"));
+        out = out.arg(
+            Arg::new("rotate-path")
+                .long("path")
+                .help("rotate everything below, one canary first")
+                .conflicts_with("name")
+                .required_unless_present("name"),
+        );
     }
     out
 }

@@ -17,7 +17,13 @@ fn volvelle(args: &[&str]) -> Output {
 
 #[test]
 fn new_and_legacy_spellings_have_help() {
-    for words in ["rotated-secret create ssh", "target create ssh", "create-ssh-target", "get-rotated-secret-value", "audit verify"] {
+    for words in [
+        "rotated-secret create ssh",
+        "target create ssh",
+        "create-ssh-target",
+        "get-rotated-secret-value",
+        "audit verify",
+    ] {
         let args: Vec<&str> = words.split(' ').chain(["--help"]).collect();
         assert!(volvelle(&args).status.success(), "{words}");
     }
