@@ -76,11 +76,17 @@ pub fn round2(
     Ok((AfterRound2 { secret, first }, outgoing))
 }
 
-/// Round 3: takes the secret packages the others sent to this holder.
+/// Round 3: takes the secret packages the others sent to this holder, and the context (realm, key, roster, t and n) that all
+/// must agree on too.
 ///
 /// # Errors
 /// Names a holder whose package does not fit its commitment.
-pub fn round3(state: &AfterRound2, index: u8, received: &BTreeMap<u8, Vec<u8>>) -> Result<Outcome, Error> {
+pub fn round3(
+    state: &AfterRound2,
+    index: u8,
+    received: &BTreeMap<u8, Vec<u8>>,
+    context: &[u8],
+) -> Result<Outcome, Error> {
     let others: BTreeMap<u8, Vec<u8>> =
         state.first.iter().filter(|(i, _)| **i != index).map(|(i, p)| (*i, p.clone())).collect();
     let mut second = BTreeMap::new();
@@ -100,7 +106,7 @@ pub fn round3(state: &AfterRound2, index: u8, received: &BTreeMap<u8, Vec<u8>>) 
     if by_index.get(&index) != Some(&share.public()) {
         return Err(Error::KeyGeneration(Some(index)));
     }
-    let transcript = transcript(&state.first, &group, &by_index);
+    let transcript = transcript(context, &state.first, &group, &by_index);
     Ok(Outcome { share, group, publics: by_index, transcript })
 }
 
@@ -119,9 +125,16 @@ fn first_packages(packages: &BTreeMap<u8, Vec<u8>>) -> Result<BTreeMap<Identifie
         .collect()
 }
 
-fn transcript(first: &BTreeMap<u8, Vec<u8>>, group: &PublicShare, publics: &BTreeMap<u8, PublicShare>) -> [u8; 32] {
+fn transcript(
+    context: &[u8],
+    first: &BTreeMap<u8, Vec<u8>>,
+    group: &PublicShare,
+    publics: &BTreeMap<u8, PublicShare>,
+) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"FDK-dkg-v1");
+    hash.update(u64::try_from(context.len()).unwrap_or(u64::MAX).to_be_bytes());
+    hash.update(context);
     for (index, package) in first {
         hash.update([*index]);
         hash.update(u64::try_from(package.len()).unwrap_or(u64::MAX).to_be_bytes());

@@ -4,7 +4,8 @@
 //! ```text
 //! "FDK1" suite flags realm[16] key_id item[16] version salt[32] | commit[32] | nonce[12] data_key[48] | nonce[12] payload tag
 //! ```
-//! The payload is bound to everything but path and key, so that a rename or a new key rewrites 92 bytes and no payload.
+//! The payload is bound to everything but path, key and flags, so that a rename, a new key or a customer's fragment rewrites the
+//! outer part and no payload.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
@@ -160,11 +161,17 @@ impl Record {
         )
     }
 
-    /// The same payload at another path or under another key; the salt, item and version stay.
+    /// The same payload at another path or under another key, with or without the customer's leg; the salt, item and
+    /// version stay.
     ///
     /// # Errors
     /// As [`Self::open`]; [`Error::Place`] if more than path or key differ.
-    pub fn rewrap(&self, from: &Input, kek: &Kek, to: &Input, new: &Kek) -> Result<Self, Error> {
+    pub fn rewrap(
+        &self,
+        (from, kek): (&Input, &Kek),
+        (to, new): (&Input, &Kek),
+        customer: bool,
+    ) -> Result<Self, Error> {
         let same = from.salt == to.salt
             && from.place.realm == to.place.realm
             && from.place.item == to.place.item
@@ -175,7 +182,9 @@ impl Record {
         }
         let data_key = self.data_key(from, kek)?;
         let mut bytes = Vec::with_capacity(self.bytes.len());
-        bytes.extend_from_slice(&self.bytes[..22]);
+        bytes.extend_from_slice(&self.bytes[..5]);
+        bytes.push(if customer { WITH_CUSTOMER } else { 0 });
+        bytes.extend_from_slice(&self.bytes[6..22]);
         bytes.extend_from_slice(&to.place.key_id.to_be_bytes());
         bytes.extend_from_slice(&self.bytes[26..HEADER]);
         bytes.extend_from_slice(&new.commit);
@@ -196,9 +205,10 @@ impl Record {
     }
 }
 
-/// Everything of the header but the key id, and the purpose.
+/// Everything of the header but flags and key id, and the purpose. Neither path, key nor legs of the key are bound here, so that
+/// a change of any of them leaves the payload as it is; they are bound by the input and the commitment.
 fn payload_aad(header: &[u8], purpose: u8) -> Vec<u8> {
-    [&header[..22], &header[26..HEADER], &[purpose]].concat()
+    [&header[..5], &header[6..22], &header[26..HEADER], &[purpose]].concat()
 }
 
 fn cipher(key: &[u8; 32]) -> Result<LessSafeKey, Error> {

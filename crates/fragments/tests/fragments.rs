@@ -36,7 +36,7 @@ fn generate(n: u8, t: u8) -> Vec<Holder> {
     after
         .into_iter()
         .map(|(index, state)| {
-            let outcome = dkg::round3(&state, index, &second[&index]).expect("round 3");
+            let outcome = dkg::round3(&state, index, &second[&index], b"realm, key, roster").expect("round 3");
             Holder { index, share: outcome.share, publics: outcome.publics, transcript: outcome.transcript }
         })
         .collect()
@@ -166,7 +166,7 @@ fn a_rename_keeps_the_payload_and_closes_the_old_path() {
     let from = input("/old");
     let record = Record::seal(&from, &kek(&quorum, &from), false, b"v").expect("seals");
     let to = Input { place: place("/new"), salt: from.salt };
-    let moved = record.rewrap(&from, &kek(&quorum, &from), &to, &kek(&quorum, &to)).expect("rewraps");
+    let moved = record.rewrap((&from, &kek(&quorum, &from)), (&to, &kek(&quorum, &to)), false).expect("rewraps");
     assert_eq!(moved.open(&to, &kek(&quorum, &to)).expect("opens").as_slice(), b"v");
     assert!(moved.open(&from, &kek(&quorum, &from)).is_err());
     assert_eq!(record.as_bytes()[170..], moved.as_bytes()[170..], "the payload is untouched");
@@ -182,6 +182,9 @@ fn the_customers_leg_is_needed_when_it_took_part() {
     let record = Record::seal(&here, &derive(Some(&[5; 32])), true, b"v").expect("seals");
     assert!(record.with_customer());
     assert!(record.open(&here, &derive(Some(&[5; 32]))).is_ok());
+    let without = record.rewrap((&here, &derive(Some(&[5; 32]))), (&here, &derive(None)), false).expect("rewraps");
+    assert_eq!(without.open(&here, &derive(None)).expect("opens").as_slice(), b"v");
+    assert_eq!(without.as_bytes()[170..], record.as_bytes()[170..], "the payload is untouched");
     assert_eq!(record.open(&here, &derive(None)).err(), Some(Error::Commitment));
     assert_eq!(record.open(&here, &derive(Some(&[6; 32]))).err(), Some(Error::Commitment));
 }
@@ -211,7 +214,7 @@ fn a_wrong_package_names_its_sender() {
     let (_, two) = dkg::round1(2, 2, 2).expect("round 1");
     let (after, _) = dkg::round2(one, 1, &BTreeMap::from([(2, two)])).expect("round 2");
     let garbage = BTreeMap::from([(2, vec![1, 2, 3])]);
-    assert_eq!(dkg::round3(&after, 1, &garbage).err(), Some(Error::KeyGeneration(Some(2))));
+    assert_eq!(dkg::round3(&after, 1, &garbage, b"").err(), Some(Error::KeyGeneration(Some(2))));
 }
 
 /// Two fixed fragments, of no use but here.

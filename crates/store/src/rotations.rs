@@ -54,14 +54,14 @@ pub async fn enqueue(
     now: Micros,
 ) -> Result<RotationId, StoreError> {
     let account = slot.account.0.as_str();
+    // The account's row is the lock under which slots are looked at and numbers are given out.
+    let locked = tx.execute("UPDATE accounts SET generation = generation WHERE id = $1", values![account]).await?;
+    if locked != 1 {
+        return Err(StoreError::NotFound("the account"));
+    }
     let open = "SELECT id FROM rotations WHERE account = $1 AND item = $2 AND host = $3 AND open = 1";
     if let Some(row) = tx.row(open, values![account, slot.item.0, slot.host.as_str()]).await? {
         return Ok(RotationId(row.int(0)?));
-    }
-    // The account's row is the lock under which numbers are given out.
-    let locked = tx.execute("UPDATE accounts SET generation = generation + 1 WHERE id = $1", values![account]).await?;
-    if locked != 1 {
-        return Err(StoreError::NotFound("the account"));
     }
     let row = tx.row("SELECT COALESCE(MAX(id), 0) + 1 FROM rotations WHERE account = $1", values![account]).await?;
     let id = row.ok_or(StoreError::Corrupt("a rotation number"))?.int(0)?;

@@ -262,6 +262,24 @@ async fn a_slot_is_in_the_queue_once() {
 }
 
 #[tokio::test]
+async fn many_callers_at_once_put_a_slot_into_the_queue_once() {
+    both(|store| async move {
+        let slot = slot(&with_account(&store, "one", 1).await, 1);
+        let mut callers = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (store, slot) = (store.clone(), slot.clone());
+            callers.spawn(async move { enqueue(&store, &slot, 1).await });
+        }
+        let mut ids = Vec::new();
+        while let Some(id) = callers.join_next().await {
+            ids.push(id.expect("no panic"));
+        }
+        assert!(ids.windows(2).all(|w| w[0] == w[1]), "{ids:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_lost_lease_changes_nothing() {
     both(|store| async move {
         let slot = slot(&with_account(&store, "one", 1).await, 1);
