@@ -99,7 +99,8 @@ impl Record {
         bytes.extend_from_slice(&input.salt);
         let bound = payload_aad(&bytes, input.place.purpose);
         bytes.extend_from_slice(&kek.commit);
-        encrypt(&kek.key, &input.encode()?, &*data_key, &mut bytes)?;
+        let flags = bytes[5];
+        encrypt(&kek.key, &key_aad(input, flags)?, &*data_key, &mut bytes)?;
         encrypt(&data_key, &bound, payload, &mut bytes)?;
         Ok(Self { bytes })
     }
@@ -188,7 +189,8 @@ impl Record {
         bytes.extend_from_slice(&to.place.key_id.to_be_bytes());
         bytes.extend_from_slice(&self.bytes[26..HEADER]);
         bytes.extend_from_slice(&new.commit);
-        encrypt(&new.key, &to.encode()?, &*data_key, &mut bytes)?;
+        let flags = bytes[5];
+        encrypt(&new.key, &key_aad(to, flags)?, &*data_key, &mut bytes)?;
         bytes.extend_from_slice(&self.bytes[HEADER + 32 + WRAPPED..]);
         Ok(Self { bytes })
     }
@@ -198,11 +200,18 @@ impl Record {
         if !bool::from(commit.ct_eq(&kek.commit)) {
             return Err(Error::Commitment);
         }
-        let opened = decrypt(&kek.key, &input.encode()?, &rest[..WRAPPED])?;
+        let opened = decrypt(&kek.key, &key_aad(input, self.bytes[5])?, &rest[..WRAPPED])?;
         let mut data_key = Zeroizing::new([0; 32]);
         data_key.copy_from_slice(&opened);
         Ok(data_key)
     }
+}
+
+/// The input and the flags.
+fn key_aad(input: &Input, flags: u8) -> Result<Vec<u8>, Error> {
+    let mut aad = input.encode()?;
+    aad.push(flags);
+    Ok(aad)
 }
 
 /// Everything of the header but flags and key id, and the purpose. Neither path, key nor legs of the key are bound here, so that
