@@ -1,0 +1,108 @@
+//! Who takes part: holders with index, address and pin, gateways with a pin, and the threshold. Every party has the same roster.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+
+/// The parties of one installation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roster {
+    /// Holders needed for an answer, at least 2.
+    pub threshold: u8,
+    /// The holders, by index.
+    pub holders: Vec<Member>,
+    /// SHA-256 of the certificates of the gateways, in hexadecimal.
+    pub gateways: Vec<String>,
+}
+
+/// One holder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// From 1 to 9.
+    pub index: u8,
+    /// `host:port`.
+    pub address: String,
+    /// SHA-256 of its certificate, in hexadecimal.
+    pub pin: String,
+    /// Its Ed25519 key, which signs transcripts, in hexadecimal.
+    pub signing_key: String,
+}
+
+/// A party's certificate and private key on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityFiles {
+    /// DER certificate.
+    pub certificate: PathBuf,
+    /// PKCS#8 Ed25519 key; nobody but its owner may read it.
+    pub key: PathBuf,
+}
+
+impl Roster {
+    /// Reads and checks a roster.
+    ///
+    /// # Errors
+    /// The file cannot be read, or makes no sense.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read the roster {}", path.display()))?;
+        let roster: Self = toml::from_str(&text).with_context(|| format!("{} is no roster", path.display()))?;
+        let n = u8::try_from(roster.holders.len()).unwrap_or(u8::MAX);
+        ensure!(n <= 9, "the roster has {n} holders; at most 9 are possible");
+        ensure!((2..=n).contains(&roster.threshold), "threshold must be between 2 and the number of holders, {n}");
+        let in_order = roster.holders.iter().zip(1..).all(|(holder, index)| holder.index == index);
+        ensure!(in_order, "the holders of the roster must have the indices 1 to {n}, in order");
+        Ok(roster)
+    }
+
+    /// Bytes that stand for the roster in a key generation.
+    #[must_use]
+    pub fn canonical(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    pub(crate) fn holder_of(&self, pin: &str) -> Option<u8> {
+        self.holders.iter().find(|holder| holder.pin == pin).map(|holder| holder.index)
+    }
+}
+
+/// SHA-256 in hexadecimal, as pins are written.
+#[must_use]
+pub fn pin(certificate: &[u8]) -> String {
+    hex::encode(digest(&SHA256, certificate).as_ref())
+}
+
+/// Reads a file that nobody but its owner may read.
+///
+/// # Errors
+/// The file cannot be read, or others may read it.
+pub fn read_private(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>> {
+    let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    ensure!(
+        metadata.permissions().mode() & 0o077 == 0,
+        "{} may be read by others: run `chmod 600 {}`",
+        path.display(),
+        path.display()
+    );
+    Ok(zeroize::Zeroizing::new(fs::read(path)?))
+}
+
+/// Writes a file durably, under its name or not at all; with `private` nobody else may read it.
+///
+/// # Errors
+/// The disk refuses.
+pub fn write_durably(path: &Path, bytes: &[u8], private: bool) -> Result<()> {
+    let folder = path.parent().context("a file needs a folder")?;
+    let temporary = path.with_extension("new");
+    let mode = if private { 0o600 } else { 0o644 };
+    fs::remove_file(&temporary).ok();
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    fs::File::open(folder)?.sync_all()?;
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! Three real holder processes on loopback, asked over mutual TLS.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use volvelle_fragments::{Error, Place};
+use volvelle_holder::local::{LocalSetup, prepare};
+use volvelle_holder::{Quorum, QuorumError};
+
+const REALM: [u8; 16] = [7; 16];
+
+struct Process(Child);
+
+impl Process {
+    fn start(config: &Path) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_volvelle-holder"))
+            .arg("--config")
+            .arg(config)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        Self(child)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Prepares and starts three holders and makes the realm's key.
+async fn start(folder: &Path) -> (LocalSetup, Vec<Option<Process>>, Quorum) {
+    let mut setup = prepare(folder, 3, 2).expect("prepares");
+    setup.quorum.kek_cache_seconds = 0;
+    let processes = setup.holder_configs.iter().map(|c| Some(Process::start(c))).collect();
+    let quorum = Quorum::new(&setup.quorum).expect("a quorum");
+    let until = Instant::now() + Duration::from_secs(20);
+    while quorum.status().await.iter().any(|h| h.state != "up") {
+        assert!(Instant::now() < until, "the holders come up");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    quorum.create_key(REALM, 1).await.expect("makes a key");
+    (setup, processes, quorum)
+}
+
+fn place(path: &str) -> Place {
+    Place { realm: REALM, key_id: 1, purpose: 1, item: [1; 16], version: 1, path: path.into() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_open_with_one_holder_down_and_not_with_two() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (setup, mut processes, quorum) = start(folder.path()).await;
+    let record = quorum.seal(&place("/a"), b"s3cret").await.expect("seals");
+    assert_eq!(quorum.open(&place("/a"), &record).await.expect("opens").as_slice(), b"s3cret");
+    quorum.create_key(REALM, 1).await.expect("is there already");
+    processes[0] = None;
+    assert_eq!(quorum.open(&place("/a"), &record).await.expect("opens").as_slice(), b"s3cret");
+    let second = quorum.seal(&place("/b"), b"two").await.expect("seals");
+    processes[1] = None;
+    let error = quorum.open(&place("/a"), &record).await.expect_err("one is not enough");
+    assert!(matches!(error, QuorumError::TooFewHolders { needed: 2, .. }), "{error}");
+    processes[0] = Some(Process::start(&setup.holder_configs[0]));
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(quorum.open(&place("/b"), &second).await.expect("opens again").as_slice(), b"two");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moved_record_does_not_open_and_a_renamed_one_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_setup, _processes, quorum) = start(folder.path()).await;
+    let record = quorum.seal(&place("/prod/root"), b"v").await.expect("seals");
+    let moved = quorum.open(&place("/public/root"), &record).await.expect_err("moved");
+    assert!(matches!(moved, QuorumError::Record(Error::Commitment)), "{moved}");
+    let renamed = quorum.rewrap(&place("/prod/root"), &place("/prod/new"), &record).await.expect("renames");
+    assert_eq!(quorum.open(&place("/prod/new"), &renamed).await.expect("opens").as_slice(), b"v");
+    assert!(quorum.status().await.iter().all(|h| h.state == "up"), "nobody is blamed for a moved record");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_answers_wrongly_is_named_and_the_value_still_comes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (setup, mut processes, quorum) = start(folder.path()).await;
+    let record = quorum.seal(&place("/a"), b"v").await.expect("seals");
+    // Another generation of the same key, made by other holders, is put under holder 1.
+    let other = tempfile::tempdir().expect("a folder");
+    let (other_setup, _others, _) = start(other.path()).await;
+    processes[0] = None;
+    let state = |setup: &LocalSetup| setup.holder_configs[0].parent().expect("a folder").join("state");
+    for file in std::fs::read_dir(state(&other_setup)).expect("lists").flatten() {
+        std::fs::copy(file.path(), state(&setup).join(file.file_name())).expect("copies");
+    }
+    processes[0] = Some(Process::start(&setup.holder_configs[0]));
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(quorum.open(&place("/a"), &record).await.expect("opens all the same").as_slice(), b"v");
+    let states: Vec<_> = quorum.status().await.iter().map(|h| h.state).collect();
+    assert_eq!(states, ["quarantined", "up", "up"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_in_the_roster_is_not_heard() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (setup, _processes, _) = start(folder.path()).await;
+    let other = tempfile::tempdir().expect("a folder");
+    let stranger = prepare(other.path(), 3, 2).expect("prepares");
+    let mut config = setup.quorum.clone();
+    config.identity = stranger.quorum.identity;
+    let quorum = Quorum::new(&config).expect("a quorum");
+    assert!(quorum.status().await.iter().all(|h| h.state == "down"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_generation_that_breaks_off_is_begun_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (setup, mut processes, quorum) = start(folder.path()).await;
+    processes[2] = None;
+    let broken = quorum.create_key([8; 16], 1).await.expect_err("a holder is missing");
+    assert!(matches!(broken, QuorumError::KeyGeneration(_)), "{broken}");
+    processes[2] = Some(Process::start(&setup.holder_configs[2]));
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    quorum.create_key([8; 16], 1).await.expect("makes it now");
+    let there = Place { realm: [8; 16], ..place("/a") };
+    let record = quorum.seal(&there, b"v").await.expect("seals");
+    assert_eq!(quorum.open(&there, &record).await.expect("opens").as_slice(), b"v");
+}
+
+#[test]
+fn a_readable_key_file_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let setup = prepare(folder.path(), 3, 2).expect("prepares");
+    std::fs::set_permissions(&setup.quorum.identity.key, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .expect("changes the mode");
+    let error = Quorum::new(&setup.quorum).err().expect("refused").to_string();
+    assert!(error.contains("chmod 600"), "{error}");
+}
