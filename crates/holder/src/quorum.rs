@@ -78,6 +78,8 @@ pub struct HolderStatus {
 }
 
 type Stream = TlsStream<TcpStream>;
+/// Public shares by realm and key.
+type Publics = HashMap<([u8; 16], u32), Arc<BTreeMap<u8, PublicShare>>>;
 
 struct Holder {
     member: Member,
@@ -89,7 +91,7 @@ struct Holder {
 struct Inner {
     roster: Roster,
     holders: Vec<Holder>,
-    publics: Mutex<HashMap<([u8; 16], u32), Arc<BTreeMap<u8, PublicShare>>>>,
+    publics: Mutex<Publics>,
     cache: Mutex<HashMap<Vec<u8>, (Instant, Kek)>>,
     cache_for: Duration,
 }
@@ -105,7 +107,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Holder {
     async fn ask(&self, request: &Request, patience: Duration) -> Result<Response, String> {
         let exchange = async {
-            let mut stream = match lock(&self.idle).pop() {
+            let idle = lock(&self.idle).pop();
+            let mut stream = match idle {
                 Some(stream) => stream,
                 None => self.connect().await?,
             };
