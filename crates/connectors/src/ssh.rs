@@ -134,6 +134,7 @@ impl Connector for Ssh {
 
     fn check_target(&self, target: &TargetParams) -> Result<(), Failure> {
         session::Address::of(target)?;
+        session::given(target)?;
         let user = session::text(target, "ssh-username");
         if !user.is_empty() {
             check_username(user, "ssh-username")?;

@@ -195,3 +195,126 @@ async fn an_old_device_is_reached_only_by_flag() {
     assert_eq!(failure.class, FailureClass::Config);
     assert!(failure.hint.contains("allow-legacy-algorithms"), "{failure:?}");
 }
+
+/// Failed logins that the server itself counted.
+fn failures(host: &Host) -> usize {
+    host.server_log().expect("a log").lines().filter(|line| line.starts_with("Failed ")).count()
+}
+
+/// Changes the server's configuration and makes it read it again.
+fn reconfigure(host: &Host, script: &str) {
+    let done = host.exec(&format!("{script}; kill -HUP $(pgrep -o -x sshd)")).expect("enters");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    std::thread::sleep(Duration::from_millis(500));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_right_password_of_an_expired_account_is_not_refused() {
+    let host = Host::start(HostKind::ExpiredForce).expect("starts");
+    let case = Case::new(&host, "root", ActingAs::User, "app1").await;
+    let ssh = registry().get("ssh").expect("is there");
+    let report = ssh.probe(&case.call(), &[&case.current]).await;
+    assert!(!matches!(report.outcomes[0], ProbeOutcome::Refused(_)), "{report:?}");
+    reconfigure(&host, "sed -i 's/^PasswordAuthentication.*/PasswordAuthentication no/' /etc/ssh/sshd_config");
+    let report = ssh.probe(&case.call(), &[&case.current]).await;
+    assert!(!matches!(report.outcomes[0], ProbeOutcome::Refused(_)), "at the prompt: {report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_account_changes_its_own_password() {
+    let host = Host::start(HostKind::ExpiredForce).expect("starts");
+    let mut case = Case::new(&host, "root", ActingAs::User, "app1").await;
+    let ssh = registry().get("ssh").expect("is there");
+    case.memory = ssh.preflight(&case.call(), &PasswordPolicy::default()).await.expect("preflight").memory;
+    let candidate = ssh.generate(&case.call(), &PasswordPolicy::default(), &Os).expect("generates");
+    let outcome = ssh.apply(&case.call(), &candidate).await;
+    let changed = host.shadow_is("app1", candidate.expose_text("password").expect("has one")).expect("ground truth");
+    assert!(outcome == ApplyOutcome::Applied && changed, "{outcome:?} {changed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spent_budget_costs_no_login() {
+    let host = Host::start(HostKind::Debian).expect("starts");
+    let case = Case::new(&host, "root", ActingAs::User, "app1").await;
+    let ssh = registry().get("ssh").expect("is there");
+    let wrong = Credential::user_password("app1", "Wrong-1".into());
+    let none = Call { login_budget: 0, current: &wrong, ..case.call() };
+    ssh.probe(&none, &[&wrong]).await;
+    assert_eq!(failures(&host), 0, "probe");
+    let memory = BTreeMap::from([("rise".to_owned(), "never".to_owned()), ("method".to_owned(), "passwd".to_owned())]);
+    ssh.apply(&Call { memory: &memory, ..none }, &Credential::user_password("app1", "Wrong-2".into())).await;
+    assert_eq!(failures(&host), 0, "apply");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_failed_login_of_a_probe_is_reported() {
+    let host = Host::start(HostKind::Debian).expect("starts");
+    let mut case = Case::new(&host, "root", ActingAs::Target, "app1").await;
+    case.target.secret = Credential::default().with("ssh-password", Secret::from("wrong"));
+    let ssh = registry().get("ssh").expect("is there");
+    let wrong = Credential::user_password("app1", "Wrong-1".into());
+    let report = ssh.probe(&case.call(), &[&wrong, &wrong]).await;
+    assert_eq!(report.failed_logins as usize, failures(&host), "{report:?}");
+    assert!(failures(&host) <= 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_key_given_by_the_user_is_enforced() {
+    let host = Host::start(HostKind::Debian).expect("starts");
+    let mut case = Case::new(&host, "root", ActingAs::Target, "app1").await;
+    let other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+    case.target.plain.insert("host-key".into(), json!(other));
+    let ssh = registry().get("ssh").expect("is there");
+    let learned = ssh.learn_identity(&case.target, Duration::from_secs(10)).await;
+    assert_eq!(learned.expect_err("another key").class, FailureClass::PeerIdentity);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_asks_again_is_a_rejection_at_once() {
+    let host = Host::start(HostKind::Strict).expect("starts");
+    host.exec("sed -i 's/retry=1 minlen/retry=3 minlen/' /etc/pam.d/common-password").expect("enters");
+    let mut case = Case::new(&host, "root", ActingAs::User, "app1").await;
+    let ssh = registry().get("ssh").expect("is there");
+    case.memory = ssh.preflight(&case.call(), &PasswordPolicy::default()).await.expect("preflight").memory;
+    let weak = Credential::user_password("app1", "abc".into());
+    let outcome = ssh.apply(&case.call(), &weak).await;
+    assert!(matches!(&outcome, ApplyOutcome::Rejected(f) if f.class == FailureClass::Policy), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_without_chpasswd_or_without_passwords_are_rotated() {
+    for kind in [HostKind::Busybox, HostKind::KeyOnly] {
+        let host = Host::start(kind).expect("starts");
+        let mut case = Case::new(&host, "root", ActingAs::Target, "app1").await;
+        if kind != HostKind::Busybox {
+            case.target.secret = Credential::default().with("private-key", host.private_key().into());
+        }
+        let (new, outcomes) = case.rotate().await;
+        assert!(host.shadow_is("app1", &new).expect("ground truth"), "{kind:?}");
+        assert_eq!(outcomes[0], ProbeOutcome::Opens(Evidence::WitnessRead), "{kind:?}");
+    }
+}
+
+/// tinysshd serves one channel per connection, which is not supported; it must not be told as a missing account.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_one_channel_is_not_told_as_a_missing_account() {
+    let host = Host::start(HostKind::Tinyssh).expect("starts");
+    let mut case = Case::new(&host, "root", ActingAs::Target, "app1").await;
+    case.target.secret = Credential::default().with("private-key", host.private_key().into());
+    let ssh = registry().get("ssh").expect("is there");
+    let failure = ssh.preflight(&case.call(), &PasswordPolicy::default()).await.expect_err("not supported");
+    assert_eq!(failure.class, FailureClass::Unreachable, "{failure:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_that_cannot_be_compared_is_not_a_refusal() {
+    let host = Host::start(HostKind::Debian).expect("starts");
+    let mut case = Case::new(&host, "root", ActingAs::Target, "app1").await;
+    let ssh = registry().get("ssh").expect("is there");
+    case.memory = ssh.preflight(&case.call(), &PasswordPolicy::default()).await.expect("preflight").memory;
+    for field in ["$6$rounds=50$abcdefgh$x", "$y$zzzz$a$b", "$6$"] {
+        host.exec(&format!("sed -i 's|^app1:[^:]*:|app1:{field}:|' /etc/shadow")).expect("enters");
+        let report = ssh.probe(&case.call(), &[&case.current]).await;
+        assert!(matches!(report.outcomes[0], ProbeOutcome::Unknown(_)), "{field}: {report:?}");
+    }
+}

@@ -70,9 +70,10 @@ fn user<'a>(call: &Call<'a>) -> &'a str {
     call.current.expose_text("username").unwrap_or_default()
 }
 
-async fn enter(call: &Call<'_>, credential: &Credential) -> Result<Session, Failure> {
+/// Logs in, unless that could cost a failed login and `budget` has none left.
+async fn enter(call: &Call<'_>, credential: &Credential, budget: u32) -> Result<Session, Failure> {
     let mut session = Session::connect(call).await?;
-    if session.log_in(credential).await? {
+    if session.log_in(credential, budget > 0).await? {
         return Ok(session);
     }
     let who = credential.expose_text("username").unwrap_or_default();
@@ -83,13 +84,13 @@ async fn enter(call: &Call<'_>, credential: &Credential) -> Result<Session, Fail
     ))
 }
 
-/// Reads the account's shadow field, if the acting user may.
-async fn read_field(session: &Session, rise: Rise, acting: &Credential, user: &str) -> Option<Secret> {
+/// Reads the account's shadow field, if the acting user may. A broken connection is not an absent field.
+async fn read_field(session: &Session, rise: Rise, acting: &Credential, user: &str) -> Result<Option<Secret>, Failure> {
     if rise == Rise::Never {
-        return None;
+        return Ok(None);
     }
-    let ran = rise.run(session, acting, &format!("grep -a '^{user}:' /etc/shadow"), b"").await.ok()?;
-    if ran.succeeded() { shadow::field(&ran.stdout, user) } else { None }
+    let ran = rise.run(session, acting, &format!("grep '^{user}:' /etc/shadow"), b"").await?;
+    Ok(if ran.succeeded() { shadow::field(&ran.stdout, user) } else { None })
 }
 
 /// Proves that the change can be made, and how.
@@ -98,10 +99,10 @@ pub(super) async fn preflight(call: &Call<'_>) -> Result<Preflight, Failure> {
     if acting.expose_text("username").is_none() {
         return Err(super::config("ssh-username is empty", "set ssh-username and a credential on the target"));
     }
-    let session = enter(call, &acting).await?;
+    let session = enter(call, &acting, call.login_budget).await?;
     let rise = rise(&session, &acting).await?;
     let own = acting.expose_text("username") == Some(user(call));
-    let field = read_field(&session, rise, &acting, user(call)).await;
+    let field = read_field(&session, rise, &acting, user(call)).await?;
     if rise == Rise::Never && !own {
         return Err(Failure::new(
             FailureClass::Privilege,
@@ -149,7 +150,7 @@ async fn rise(session: &Session, acting: &Credential) -> Result<Rise, Failure> {
 }
 
 async fn default_scheme(session: &Session) -> Scheme {
-    let ran = session.run("grep -a '^ENCRYPT_METHOD' /etc/login.defs", b"").await;
+    let ran = session.run("grep '^ENCRYPT_METHOD' /etc/login.defs", b"").await;
     ran.ok().and_then(|r| r.stdout.expose_str()?.split_whitespace().nth(1).map(Scheme::named)).unwrap_or(Scheme::Sha512)
 }
 
@@ -159,14 +160,14 @@ pub(super) async fn apply(call: &Call<'_>, candidate: &Credential) -> ApplyOutco
         return ApplyOutcome::Rejected(super::config("the candidate has no password", ""));
     };
     let acting = acting(call);
-    let session = match enter(call, &acting).await {
+    let session = match enter(call, &acting, call.login_budget).await {
         Ok(session) => session,
         Err(failure) => return before_sending(call, candidate, failure).await,
     };
     let Some(rise) = call.memory.get("rise").and_then(|name| Rise::named(name)) else {
         return ApplyOutcome::NotReached(super::config("no preflight was made for this secret", "rotate again"));
     };
-    if let Some(field) = read_field(&session, rise, &acting, user(call)).await
+    if let Ok(Some(field)) = read_field(&session, rise, &acting, user(call)).await
         && shadow::holds(&field, password) == Some(true)
     {
         return ApplyOutcome::Applied;
@@ -191,14 +192,24 @@ pub(super) async fn apply(call: &Call<'_>, candidate: &Credential) -> ApplyOutco
 /// Where the acting credential is the account's own, a refused login may mean that the candidate is in force already.
 async fn before_sending(call: &Call<'_>, candidate: &Credential, failure: Failure) -> ApplyOutcome {
     let own = acting(call).expose_text("username") == Some(user(call));
-    if failure.class == FailureClass::Auth && own && call.login_budget > 1 && enter(call, candidate).await.is_ok() {
+    if failure.class == FailureClass::Auth
+        && own
+        && enter(call, candidate, call.login_budget.saturating_sub(1)).await.is_ok()
+    {
         return ApplyOutcome::Applied;
     }
     match failure.class {
-        FailureClass::Unreachable | FailureClass::Timeout => ApplyOutcome::NotReached(failure),
+        FailureClass::Unreachable | FailureClass::Timeout | FailureClass::LoginBudget => {
+            ApplyOutcome::NotReached(failure)
+        }
         _ => ApplyOutcome::Rejected(failure),
     }
 }
+
+/// What the prompt for the new password says.
+const NEW: &[&str] = &["new password"];
+/// What the prompt for its repetition says; the same prompt as before means that the first answer was not accepted.
+const AGAIN: &[&str] = &["retype", "re-enter", "reenter", "repeat", "again", "confirm", "verify"];
 
 async fn by_passwd_prompt(
     session: &Session,
@@ -208,14 +219,12 @@ async fn by_passwd_prompt(
     password: &Secret,
 ) -> Result<Ran, Failure> {
     let old = acting.field("password").cloned().unwrap_or_else(|| Secret::from(""));
-    let (new, again) = (("new password:", password), ("password:", password));
+    let (new, again) = ((NEW, password), (AGAIN, password));
     match rise {
-        Rise::Root => session.converse(&format!("LC_ALL=C passwd {user}"), &[("password:", password), again]).await,
-        Rise::Sudo => {
-            session.converse(&format!("LC_ALL=C sudo -n passwd {user}"), &[("password:", password), again]).await
-        }
+        Rise::Root => session.converse(&format!("LC_ALL=C passwd {user}"), &[new, again]).await,
+        Rise::Sudo => session.converse(&format!("LC_ALL=C sudo -n passwd {user}"), &[new, again]).await,
         Rise::SudoPassword | Rise::Never => {
-            session.converse("LC_ALL=C passwd", &[("password:", &old), new, again]).await
+            session.converse("LC_ALL=C passwd", &[(&["password"], &old), new, again]).await
         }
     }
 }
@@ -253,14 +262,16 @@ fn judge(ran: &Ran) -> ApplyOutcome {
 
 /// Reads where it can, logs in where it must: newest first, and never more failures than the budget.
 pub(super) async fn probe(call: &Call<'_>, credentials: &[&Credential]) -> ProbeReport {
-    if let Some(outcomes) = tokio::time::timeout(call.timeout, by_reading(call, credentials)).await.ok().flatten() {
-        return ProbeReport { outcomes, failed_logins: 0 };
-    }
     let mut report = ProbeReport { outcomes: Vec::new(), failed_logins: 0 };
+    match tokio::time::timeout(call.timeout, by_reading(call, credentials)).await {
+        Ok(Ok(Some(outcomes))) => return ProbeReport { outcomes, failed_logins: 0 },
+        Ok(Err(failure)) if failure.class == FailureClass::Auth => report.failed_logins = 1,
+        _ => {}
+    }
     let mut session = None;
     for credential in credentials {
         if let Some((session, rise, with)) = &session
-            && let Some(field) = read_field(session, *rise, with, user(call)).await
+            && let Ok(Some(field)) = read_field(session, *rise, with, user(call)).await
         {
             report.outcomes.push(compare(&field, credential));
             continue;
@@ -271,7 +282,9 @@ pub(super) async fn probe(call: &Call<'_>, credentials: &[&Credential]) -> Probe
             continue;
         }
         let tried =
-            tokio::time::timeout(call.timeout, enter(call, credential)).await.unwrap_or_else(|_| Err(timed_out()));
+            tokio::time::timeout(call.timeout, enter(call, credential, call.login_budget - report.failed_logins))
+                .await
+                .unwrap_or_else(|_| Err(timed_out()));
         report.outcomes.push(match tried {
             Ok(entered) => {
                 let rise = rise(&entered, credential).await.unwrap_or(Rise::Never);
@@ -289,15 +302,16 @@ pub(super) async fn probe(call: &Call<'_>, credentials: &[&Credential]) -> Probe
 }
 
 /// With a privileged credential other than the account's own, the shadow field answers for every password at once.
-async fn by_reading(call: &Call<'_>, credentials: &[&Credential]) -> Option<Vec<ProbeOutcome>> {
+/// `None` means that there is no such credential or that it may not read.
+async fn by_reading(call: &Call<'_>, credentials: &[&Credential]) -> Result<Option<Vec<ProbeOutcome>>, Failure> {
     let acting = acting(call);
     if call.acting != ActingAs::Target || acting.expose_text("username") == Some(user(call)) {
-        return None;
+        return Ok(None);
     }
-    let session = enter(call, &acting).await.ok()?;
+    let session = enter(call, &acting, call.login_budget).await?;
     let rise = call.memory.get("rise").and_then(|name| Rise::named(name)).unwrap_or(Rise::Root);
     let field = read_field(&session, rise, &acting, user(call)).await?;
-    Some(credentials.iter().map(|credential| compare(&field, credential)).collect())
+    Ok(field.map(|field| credentials.iter().map(|credential| compare(&field, credential)).collect()))
 }
 
 fn compare(field: &Secret, credential: &Credential) -> ProbeOutcome {

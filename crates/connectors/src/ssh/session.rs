@@ -15,6 +15,11 @@ use super::config;
 /// Most bytes of a command's output that are kept.
 const MOST_OUTPUT: usize = 64 * 1024;
 
+/// What Ctrl-D sends on a terminal: end of input. (`passwd` may ignore Ctrl-C while it asks.)
+const END_OF_INPUT: &[u8] = b"\x04";
+/// The exit status assumed of a command whose input was ended and that reported none.
+const GAVE_UP: u32 = 1;
+
 /// A plain parameter as text; empty if it is not set.
 pub(super) fn text<'a>(target: &'a TargetParams, name: &str) -> &'a str {
     target.plain.get(name).and_then(serde_json::Value::as_str).unwrap_or_default()
@@ -129,6 +134,17 @@ impl Ran {
     }
 }
 
+/// The key the user pinned with `host-key`, if there is one.
+pub(super) fn given(target: &TargetParams) -> Result<Option<String>, Failure> {
+    let text = text(target, "host-key").trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    PublicKey::from_openssh(text)
+        .map(|key| Some(line(&key)))
+        .map_err(|_| config("host-key is not a public key", "give it as in known_hosts: `ssh-ed25519 AAAA…`"))
+}
+
 /// Asks a host for its key, without trusting it and without logging in.
 pub(super) async fn learn(target: &TargetParams) -> Result<PeerIdentity, Failure> {
     let address = Address::of(target)?;
@@ -137,7 +153,10 @@ pub(super) async fn learn(target: &TargetParams) -> Result<PeerIdentity, Failure
     let refused = client::connect(client_config(address.legacy), (address.host.as_str(), address.port), gate).await;
     let key = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (key, refused) {
-        (Some(key), _) => Ok(identity(&address, &key)),
+        (Some(key), _) => match given(target)? {
+            Some(given) if given != line(&key) => Err(changed(&address, &key, "is not the one given in host-key")),
+            _ => Ok(identity(&address, &key)),
+        },
         (None, Err(error)) => Err(unreachable(&address.shown(), &error)),
         (None, Ok(_)) => Err(Failure::new(FailureClass::Protocol, "the host showed no key", "")),
     }
@@ -165,7 +184,7 @@ impl Session {
             Err(error) => {
                 let key = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
                 Err(match key.filter(|key| !pinned.contains(&line(key))) {
-                    Some(key) => changed(&address, &key),
+                    Some(key) => changed(&address, &key, "changed"),
                     None => unreachable(&shown, &error),
                 })
             }
@@ -173,8 +192,8 @@ impl Session {
     }
 
     /// Logs in with what the credential has: a key, a password, or the password at a prompt. `Ok(false)` means definitely
-    /// refused.
-    pub(super) async fn log_in(&mut self, credential: &Credential) -> Result<bool, Failure> {
+    /// refused. A password is tried only if it `may_fail`; a refused key counts nowhere.
+    pub(super) async fn log_in(&mut self, credential: &Credential, may_fail: bool) -> Result<bool, Failure> {
         let user = credential.expose_text("username").unwrap_or_default().to_owned();
         if let Some(key) = credential.expose_text("private_key") {
             let key = decode_secret_key(key, credential.expose_text("private_key_password"))
@@ -187,6 +206,13 @@ impl Session {
             }
         }
         let Some(password) = credential.expose_text("password") else { return Ok(false) };
+        if !may_fail {
+            return Err(Failure::new(
+                FailureClass::LoginBudget,
+                "no failed login may be risked on the host any more",
+                "wait until the login budget is free again",
+            ));
+        }
         let answer = self.handle.authenticate_password(&user, password).await.map_err(|e| lost(&self.shown, &e))?;
         match answer {
             AuthResult::Success => Ok(true),
@@ -208,7 +234,18 @@ impl Session {
                 KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } => prompts,
             };
             if prompts.iter().any(|p| p.prompt.to_lowercase().contains("new password")) {
-                return Ok(false);
+                return Err(Failure::new(
+                    FailureClass::Privilege,
+                    format!("the password of {user} has expired: the host demands a new one at login"),
+                    "let the target's privileged credential act (use-target-creds)",
+                ));
+            }
+            if prompts.iter().any(|p| !p.prompt.to_lowercase().contains("password")) {
+                return Err(Failure::new(
+                    FailureClass::Protocol,
+                    format!("the host asks {user} for something else than a password"),
+                    "exempt the account from a second factor, or log in with a key",
+                ));
             }
             let replies = prompts.iter().map(|_| password.to_owned()).collect();
             answer = self
@@ -229,37 +266,52 @@ impl Session {
         Ok(collect(channel).await)
     }
 
-    /// Runs a command on a terminal and answers its prompts in order: `(what the prompt contains, answer)`.
-    pub(super) async fn converse(&self, command: &str, dialogue: &[(&str, &Secret)]) -> Result<Ran, Failure> {
+    /// Runs a command on a terminal and answers its prompts in order: `(what the prompt may contain, answer)`. A prompt for
+    /// a password that is not the next one is answered with the end of input, which `passwd` takes as "change nothing".
+    pub(super) async fn converse(&self, command: &str, dialogue: &[(&[&str], &Secret)]) -> Result<Ran, Failure> {
         let mut channel = self.channel().await?;
         let modes = [(russh::Pty::ECHO, 0)];
         channel.request_pty(true, "dumb", 200, 24, 0, 0, &modes).await.map_err(|e| lost(&self.shown, &e))?;
         channel.exec(true, command).await.map_err(|e| lost(&self.shown, &e))?;
         let (mut heard, mut unanswered, mut status, mut next) = (String::new(), String::new(), None, 0);
+        let mut gave_up = false;
         while let Some(message) = channel.wait().await {
             match message {
                 ChannelMsg::Data { data } if heard.len() < MOST_OUTPUT => {
                     let part = String::from_utf8_lossy(&data).to_lowercase();
                     heard.push_str(&part);
                     unanswered.push_str(&part);
-                    if let Some((prompt, answer)) = dialogue.get(next).filter(|(p, _)| unanswered.contains(p)) {
-                        tracing::trace!(prompt, "answering");
+                    let Some(prompt) = asked(&unanswered) else { continue };
+                    if let Some((_, answer)) =
+                        dialogue.get(next).filter(|(any, _)| any.iter().any(|p| prompt.contains(p)))
+                    {
+                        tracing::trace!(next, "answering");
                         let reply = [answer.expose(), b"\n"].concat();
                         channel.data(reply.as_slice()).await.map_err(|e| lost(&self.shown, &e))?;
-                        unanswered.clear();
                         next += 1;
+                    } else {
+                        gave_up = true;
+                        channel.data(END_OF_INPUT).await.map_err(|e| lost(&self.shown, &e))?;
                     }
+                    unanswered.clear();
                 }
                 ChannelMsg::ExitStatus { exit_status } => status = Some(exit_status),
                 _ => {}
             }
         }
+        let status = status.or(gave_up.then_some(GAVE_UP));
         Ok(Ran { status, stdout: Secret::from(""), stderr: heard })
     }
 
     async fn channel(&self) -> Result<Channel<Msg>, Failure> {
         self.handle.channel_open_session().await.map_err(|e| lost(&self.shown, &e))
     }
+}
+
+/// The prompt for a password that the text ends with, if it does. `BAD PASSWORD:` is a remark and no prompt.
+fn asked(text: &str) -> Option<&str> {
+    let line = text.trim_end().rsplit(['\n', '\r']).next()?;
+    (line.ends_with(':') && line.contains("password") && !line.contains("bad password")).then_some(line)
 }
 
 async fn collect(mut channel: Channel<Msg>) -> Ran {
@@ -275,11 +327,11 @@ async fn collect(mut channel: Channel<Msg>) -> Ran {
     Ran { status, stdout: Secret::new(stdout), stderr: String::from_utf8_lossy(&stderr).into_owned() }
 }
 
-fn changed(address: &Address, key: &PublicKey) -> Failure {
+fn changed(address: &Address, key: &PublicKey, how: &str) -> Failure {
     let now = identity(address, key);
     Failure::new(
         FailureClass::PeerIdentity,
-        format!("the host key of {} changed: it is now {} {}", now.address, now.algorithm, now.fingerprint),
+        format!("the host key of {} {how}: it is {} {}", now.address, now.algorithm, now.fingerprint),
         "find out why; if the change is right, accept it with `volvelle target trust-host-key`",
     )
 }
@@ -301,4 +353,18 @@ fn unreachable(shown: &str, error: &russh::Error) -> Failure {
 
 fn lost(shown: &str, error: &russh::Error) -> Failure {
     Failure::new(FailureClass::Unreachable, format!("the connection to {shown} broke: {error}"), "try again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::asked;
+
+    #[test]
+    fn only_an_unfinished_line_that_asks_for_a_password_is_a_prompt() {
+        assert_eq!(asked("changing password for app1.\r\ncurrent password: "), Some("current password:"));
+        assert_eq!(asked("bad password:"), None);
+        assert_eq!(asked("bad password: it is too short\r\nnew password: "), Some("new password:"));
+        assert_eq!(asked("changing password for app1\r\n"), None);
+        assert_eq!(asked("passwd: password updated successfully\r\n"), None);
+    }
 }

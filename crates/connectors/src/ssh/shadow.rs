@@ -2,6 +2,7 @@
 
 use sha_crypt::ShaCrypt;
 use volvelle_domain::Secret;
+use yescrypt::password_hash::Error;
 use yescrypt::{PasswordHasher as _, PasswordVerifier as _, Yescrypt};
 
 /// How a host stores passwords.
@@ -35,19 +36,34 @@ pub(super) fn field(lines: &Secret, user: &str) -> Option<Secret> {
     Some(Secret::from(line.split(':').next().unwrap_or_default()))
 }
 
-/// Whether `password` is what the field holds; `None` if the field is of a scheme that cannot be compared.
+/// Characters of a yescrypt verifier; a shorter one is damaged and would compare equal to too much.
+const YESCRYPT_VERIFIER: usize = 43;
+
+/// Whether `password` is what the field holds; `None` if the field cannot be compared: unknown scheme or damaged.
 pub(super) fn holds(field: &Secret, password: &Secret) -> Option<bool> {
     let text = field.expose_str()?;
     if text.is_empty() || text.starts_with(['!', '*']) {
         return Some(false);
     }
     if text.starts_with("$y$") {
-        return Some(Yescrypt::default().verify_password(password.expose(), text).is_ok());
+        if text.rsplit('$').next().map(str::len) != Some(YESCRYPT_VERIFIER) {
+            return None;
+        }
+        return definite(&Yescrypt::default().verify_password(password.expose(), text));
     }
     if text.starts_with("$5$") || text.starts_with("$6$") {
-        return Some(ShaCrypt::SHA512.verify_password(password.expose(), text).is_ok());
+        return definite(&ShaCrypt::SHA512.verify_password(password.expose(), text));
     }
     None
+}
+
+/// Only a comparison that was really made says no; a field that could not be parsed says nothing.
+fn definite(compared: &Result<(), Error>) -> Option<bool> {
+    match compared {
+        Ok(()) => Some(true),
+        Err(Error::PasswordInvalid) => Some(false),
+        Err(_) => None,
+    }
 }
 
 /// A field for `password` with a fresh salt.
@@ -86,5 +102,18 @@ mod tests {
     fn locked_accounts_hold_nothing_and_unknown_schemes_are_not_judged() {
         assert_eq!(holds(&"!".into(), &"x".into()), Some(false));
         assert_eq!(holds(&"$2y$05$abc".into(), &"x".into()), None);
+    }
+
+    #[test]
+    fn damaged_fields_are_not_judged() {
+        let whole = hash(Scheme::Yescrypt, &"one".into()).expect("hashes");
+        let whole = whole.expose_str().expect("text");
+        let (head, verifier) = whole.rsplit_once('$').expect("has fields");
+        for damaged in
+            [format!("{head}$"), format!("{head}${}", &verifier[..2]), "$6$".into(), "$5$rounds=1$a$b".into()]
+        {
+            assert_eq!(holds(&damaged.as_str().into(), &"one".into()), None, "{damaged}");
+            assert_eq!(holds(&damaged.as_str().into(), &"two".into()), None, "{damaged}");
+        }
     }
 }
