@@ -3,7 +3,6 @@
 
 mod client;
 mod error;
-mod kinds;
 mod openapi;
 mod operation;
 pub mod quirks;
@@ -11,7 +10,6 @@ mod table;
 
 pub use client::{Client, ClientError};
 pub use error::ErrorBody;
-pub use kinds::ssh;
 pub use openapi::openapi;
 pub use operation::{Operation, find, operations};
 pub use volvelle_domain::connector::Declaration;

@@ -1,7 +1,6 @@
 //! The program volvelle: every operation of the gateway as a command.
 
 mod bulk;
-mod kinds;
 mod print;
 mod secrets;
 mod session;
@@ -55,7 +54,7 @@ impl From<ClientError> for Failed {
 }
 
 fn main() -> ExitCode {
-    let ops = operations(&kinds::all());
+    let ops = operations(&volvelle_gateway::declarations());
     let matches = tree::command(&ops).get_matches();
     match run(&ops, &matches) {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,3 +11,11 @@ pub mod throttle;
 pub mod trail;
 
 pub use error::ApiError;
+
+use volvelle_domain::connector::Declaration;
+
+/// What every kind of target is called and which parameters it takes: the command line and the API are drawn from it.
+#[must_use]
+pub fn declarations() -> Vec<Declaration> {
+    volvelle_connectors::registry().all().iter().map(|connector| connector.declaration().clone()).collect()
+}
