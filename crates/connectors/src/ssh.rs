@@ -160,6 +160,24 @@ impl Connector for Ssh {
         Ok(())
     }
 
+    fn initial_credential(
+        &self,
+        rotator_type: &str,
+        target: &TargetParams,
+        given: &TargetParams,
+    ) -> Result<Credential, Failure> {
+        if rotator_type == "target" {
+            return Ok(self.target_credential(target));
+        }
+        let user = session::text(given, "rotated-username");
+        check_username(user, "rotated-username")?;
+        let credential = Credential::default().with("username", user.into());
+        Ok(match given.secret.field("rotated-password") {
+            Some(password) => credential.with("password", password.clone()),
+            None => credential,
+        })
+    }
+
     fn target_credential(&self, target: &TargetParams) -> Credential {
         let user = session::text(target, "ssh-username");
         let credential = Credential::default().with("username", user.into());

@@ -271,6 +271,18 @@ pub trait Connector: Send + Sync + 'static {
     /// `Config` naming the parameter.
     fn check_secret(&self, call: &Call<'_>, initial: &Credential) -> Result<(), Failure>;
 
+    /// The credential a new secret starts with: made of its own parameters `given` (rotator type `target`: of the target's).
+    /// It names the account even when its password or key is not known yet.
+    ///
+    /// # Errors
+    /// `Config` naming the parameter that is missing or cannot be read.
+    fn initial_credential(
+        &self,
+        rotator_type: &str,
+        target: &TargetParams,
+        given: &TargetParams,
+    ) -> Result<Credential, Failure>;
+
     /// The credential of the target itself as a version of a secret of rotator type `target`.
     fn target_credential(&self, target: &TargetParams) -> Credential;
 
