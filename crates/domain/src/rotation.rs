@@ -417,6 +417,15 @@ fn settled(mut s: State) -> State {
     }
 }
 
+/// What may be written outside a rotation (repair, a password told by a person) when a probe has answered: the first version
+/// that opens the account becomes current, and the others of `open_set` are superseded by it.
+#[must_use]
+pub fn adopt(open_set: &[Version], answers: &[(Version, Answer)]) -> Option<(Witness, Vec<Dropped>)> {
+    let (winner, _) = answers.iter().find(|(_, answer)| *answer == Answer::Opens)?;
+    let winner = Witness(*winner);
+    Some((winner, open_set.iter().filter_map(|version| Dropped::new(*version, winner)).collect()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -463,6 +472,13 @@ mod tests {
     fn a_row_left_in_staged_is_asked_about_before_anything_else() {
         let state = after(staged_2(), ActingAs::Target, &[Event::Claimed]);
         assert_eq!(next(&state), Effect::Probe(vec![2, 1]));
+    }
+
+    #[test]
+    fn nothing_is_adopted_without_a_version_that_opens() {
+        assert!(adopt(&[2, 1], &[(2, Answer::Refused), (1, Answer::Unknown)]).is_none());
+        let (winner, dropped) = adopt(&[2, 1], &[(2, Answer::Refused), (1, Answer::Opens)]).expect("one opens");
+        assert_eq!((winner.version(), dropped.len(), dropped[0].version()), (1, 1, 2));
     }
 
     #[test]

@@ -12,11 +12,13 @@ const LARGEST_BATCH: usize = 512;
 /// Where entries become durable, all of a batch or none.
 #[async_trait]
 pub trait Sink<T>: Send + Sync + 'static {
+    /// What is said of each entry.
+    type Answer: Send + 'static;
     /// Why a batch was not written.
     type Error: Clone + Send + Sync + 'static;
 
-    /// Writes the batch in its order.
-    async fn write(&self, batch: Vec<T>) -> Result<(), Self::Error>;
+    /// Writes the batch in its order; one answer per entry.
+    async fn write(&self, batch: Vec<T>) -> Result<Vec<Self::Answer>, Self::Error>;
 }
 
 /// Why an entry is not durable.
@@ -28,50 +30,53 @@ pub enum CommitError<E> {
     Stopped,
 }
 
-type Waiter<E> = oneshot::Sender<Result<(), E>>;
+type Waiter<A, E> = oneshot::Sender<Result<A, E>>;
 
 /// Hands entries to one writing task. Clones share it; it ends when the last one is dropped.
-pub struct Committer<T, E> {
-    queue: mpsc::Sender<(T, Waiter<E>)>,
+pub struct Committer<T, A, E> {
+    queue: mpsc::Sender<(T, Waiter<A, E>)>,
 }
 
-impl<T, E> Clone for Committer<T, E> {
+impl<T, A, E> Clone for Committer<T, A, E> {
     fn clone(&self) -> Self {
         Self { queue: self.queue.clone() }
     }
 }
 
-impl<T: Send + 'static, E: Clone + Send + Sync + 'static> Committer<T, E> {
+impl<T: Send + 'static, A: Send + 'static, E: Clone + Send + Sync + 'static> Committer<T, A, E> {
     /// Starts the writing task.
-    pub fn start(sink: Arc<dyn Sink<T, Error = E>>) -> Self {
+    pub fn start(sink: Arc<dyn Sink<T, Answer = A, Error = E>>) -> Self {
         let (queue, entries) = mpsc::channel(QUEUE);
         tokio::spawn(write_all(sink, entries));
         Self { queue }
     }
 
-    /// Returns once `entry` is durable.
+    /// Returns what the sink says of `entry` once its batch is durable.
     ///
     /// # Errors
     /// If it is not, or nobody knows.
-    pub async fn commit(&self, entry: T) -> Result<(), CommitError<E>> {
+    pub async fn commit(&self, entry: T) -> Result<A, CommitError<E>> {
         let (tell, told) = oneshot::channel();
         self.queue.send((entry, tell)).await.map_err(|_| CommitError::Stopped)?;
         told.await.map_err(|_| CommitError::Stopped)?.map_err(CommitError::Refused)
     }
 }
 
-async fn write_all<T, E>(sink: Arc<dyn Sink<T, Error = E>>, mut entries: mpsc::Receiver<(T, Waiter<E>)>)
-where
+async fn write_all<T, A, E>(
+    sink: Arc<dyn Sink<T, Answer = A, Error = E>>,
+    mut entries: mpsc::Receiver<(T, Waiter<A, E>)>,
+) where
     T: Send + 'static,
+    A: Send + 'static,
     E: Clone + Send + Sync + 'static,
 {
     let mut received = Vec::with_capacity(LARGEST_BATCH);
     while entries.recv_many(&mut received, LARGEST_BATCH).await > 0 {
-        let (batch, waiters): (Vec<T>, Vec<Waiter<E>>) = received.drain(..).unzip();
-        let outcome = sink.write(batch).await;
-        for waiter in waiters {
-            // A caller that has gone does not need the answer.
-            let _gone = waiter.send(outcome.clone());
+        let (batch, waiters): (Vec<T>, Vec<Waiter<A, E>>) = received.drain(..).unzip();
+        // A caller that has gone does not need the answer; one without an answer hears that nobody knows.
+        match sink.write(batch).await {
+            Ok(answers) => waiters.into_iter().zip(answers).for_each(|(waiter, answer)| drop(waiter.send(Ok(answer)))),
+            Err(error) => waiters.into_iter().for_each(|waiter| drop(waiter.send(Err(error.clone())))),
         }
     }
 }
@@ -90,28 +95,29 @@ mod tests {
 
     #[async_trait]
     impl Sink<u32> for Slow {
+        type Answer = u32;
         type Error = String;
 
-        async fn write(&self, batch: Vec<u32>) -> Result<(), String> {
+        async fn write(&self, batch: Vec<u32>) -> Result<Vec<u32>, String> {
             tokio::time::sleep(Duration::from_millis(20)).await;
             if batch.contains(&999) {
                 return Err("full".to_owned());
             }
-            self.batches.lock().expect("lock").push(batch);
-            Ok(())
+            self.batches.lock().expect("lock").push(batch.clone());
+            Ok(batch)
         }
     }
 
     #[tokio::test]
     async fn answers_wait_for_their_write_and_crowds_share_one() {
         let sink = Arc::new(Slow::default());
-        let committer = Committer::start(Arc::clone(&sink) as Arc<dyn Sink<u32, Error = String>>);
+        let committer = Committer::start(Arc::clone(&sink) as Arc<dyn Sink<u32, Answer = u32, Error = String>>);
         committer.commit(0).await.expect("written");
         assert_eq!(*sink.batches.lock().expect("lock"), [[0]]);
         let crowd = (1..=100).map(|n| {
             let (committer, sink) = (committer.clone(), Arc::clone(&sink));
             tokio::spawn(async move {
-                committer.commit(n).await.expect("written");
+                assert_eq!(committer.commit(n).await, Ok(n));
                 assert!(
                     sink.batches.lock().expect("lock").iter().flatten().any(|&m| m == n),
                     "durable before the answer"
@@ -126,8 +132,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_write_is_reported_and_does_not_end_the_service() {
-        let committer = Committer::start(Arc::new(Slow::default()) as Arc<dyn Sink<u32, Error = String>>);
+        let committer = Committer::start(Arc::new(Slow::default()) as Arc<dyn Sink<u32, Answer = u32, Error = String>>);
         assert_eq!(committer.commit(999).await, Err(CommitError::Refused("full".to_owned())));
-        assert_eq!(committer.commit(1).await, Ok(()));
+        assert_eq!(committer.commit(1).await, Ok(1));
     }
 }

@@ -33,6 +33,12 @@ pub fn account_id(entropy: &dyn Entropy) -> AccountId {
     AccountId(format!("acc-{}", tag(entropy)))
 }
 
+/// A new association's id: `ass-` and twelve letters or digits.
+#[must_use]
+pub fn assoc_id(entropy: &dyn Entropy) -> String {
+    format!("ass-{}", tag(entropy))
+}
+
 fn tag(entropy: &dyn Entropy) -> String {
     let mut bytes = [0; 12];
     entropy.fill(&mut bytes);

@@ -39,6 +39,31 @@ pub enum ApiError {
     AlreadyExists(String),
     /// It cannot be done in the present state.
     Conflict(String),
+    /// The target, asked before anything was changed, makes it impossible.
+    Refused {
+        /// Such as `target_auth`.
+        code: &'static str,
+        /// What happened.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// A rotation was tried and did not succeed, or is not over yet.
+    Rotation {
+        /// `rotation_failed`, `rotation_partial`, `rotation_in_doubt`, `rotation_out_of_sync` or `rotation_pending`.
+        code: &'static str,
+        /// What happened.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// Somebody has checked the object out.
+    Locked {
+        /// Who.
+        by: String,
+        /// Until when.
+        until: String,
+    },
     /// Too many failed attempts; try again after so many seconds.
     SlowDown(u64),
     /// The body is longer than allowed.
@@ -110,6 +135,14 @@ impl ApiError {
                 (StatusCode::CONFLICT, "already_exists", format!("AlreadyExists: {what} exists already"), "")
             }
             Self::Conflict(what) => (StatusCode::CONFLICT, "conflict", format!("Conflict: {what}"), ""),
+            Self::Refused { code, message, hint } => (StatusCode::BAD_REQUEST, *code, message.clone(), hint.as_str()),
+            Self::Rotation { code, message, hint } => (StatusCode::BAD_GATEWAY, *code, message.clone(), hint.as_str()),
+            Self::Locked { by, until } => (
+                StatusCode::LOCKED,
+                "locked",
+                format!("it is checked out by {by} until {until}"),
+                "wait, or unlock it with unlock-item",
+            ),
             Self::SlowDown(seconds) => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "slow_down",

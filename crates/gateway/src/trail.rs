@@ -1,16 +1,41 @@
 //! The audit entries of reads, written to the store by group commit.
+//!
+//! A read was decided on what was known at some stamp of the account. Its entry is written only if nothing has changed since:
+//! so an answer from memory is as good as one from the database.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use volvelle_domain::ids::AccountId;
 use volvelle_store::audit::{self, Entry};
-use volvelle_store::{Store, StoreError};
+use volvelle_store::{Store, StoreError, accounts};
 
 use crate::committer::{Committer, Sink};
 
+/// Generation and content of an account.
+pub type Stamp = (i64, i64);
+
+/// One entry on its way.
+pub struct Noted {
+    /// Whose chain.
+    pub account: AccountId,
+    /// What happened.
+    pub entry: Entry,
+    /// What the decision was made on; `None` if it depends on nothing.
+    pub stamp: Option<Stamp>,
+}
+
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is durable.
+    Durable,
+    /// It was not written: the account has changed since the decision. Decide again.
+    Stale,
+}
+
 /// Hands over the entries of reads: the answer leaves once `commit` has returned.
-pub type Trail = Committer<(AccountId, Entry), Arc<StoreError>>;
+pub type Trail = Committer<Noted, Written, Arc<StoreError>>;
 
 /// Starts the writing task for `store`.
 #[must_use]
@@ -21,18 +46,32 @@ pub fn start(store: Store) -> Trail {
 struct AuditSink(Store);
 
 #[async_trait]
-impl Sink<(AccountId, Entry)> for AuditSink {
+impl Sink<Noted> for AuditSink {
+    type Answer = Written;
     type Error = Arc<StoreError>;
 
-    async fn write(&self, batch: Vec<(AccountId, Entry)>) -> Result<(), Arc<StoreError>> {
+    async fn write(&self, batch: Vec<Noted>) -> Result<Vec<Written>, Arc<StoreError>> {
+        let mut answers = vec![Written::Durable; batch.len()];
+        let mut batch: Vec<(usize, Noted)> = batch.into_iter().enumerate().collect();
         // Always in the order of the accounts, so that two gateways never wait for each other's chains.
-        let mut batch = batch;
-        batch.sort_by(|a, b| a.0.cmp(&b.0));
+        batch.sort_by(|a, b| a.1.account.cmp(&b.1.account).then(a.0.cmp(&b.0)));
         let mut tx = self.0.begin().await?;
-        for chunk in batch.chunk_by(|a, b| a.0 == b.0) {
-            let entries: Vec<Entry> = chunk.iter().map(|(_, entry)| entry.clone()).collect();
-            audit::append(&mut tx, &chunk[0].0, &entries).await?;
+        for chunk in batch.chunk_by_mut(|a, b| a.1.account == b.1.account) {
+            let account = chunk[0].1.account.clone();
+            let now = accounts::stamp(&mut tx, &account).await?;
+            let mut entries = Vec::with_capacity(chunk.len());
+            for (place, noted) in chunk {
+                if noted.stamp.is_some_and(|stamp| stamp != now) {
+                    answers[*place] = Written::Stale;
+                } else {
+                    entries.push(noted.entry.clone());
+                }
+            }
+            if !entries.is_empty() {
+                audit::append(&mut tx, &account, &entries).await?;
+            }
         }
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        Ok(answers)
     }
 }

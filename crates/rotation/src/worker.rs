@@ -7,25 +7,40 @@ use async_trait::async_trait;
 use volvelle_domain::connector::{ActingAs, ApplyOutcome, Failure, FailureClass, ProbeOutcome};
 use volvelle_domain::ids::{Clock, Micros, Version};
 use volvelle_domain::item::{ItemVersion, VersionState};
-use volvelle_domain::rotation::{Answer, Applied, Effect, Event, Limits, State, next, step};
-use volvelle_store::rotations::Rotation;
-use volvelle_store::{Store, StoreError, audit, rotations, versions};
+use volvelle_domain::rotation::{Answer, Applied, Effect, Event, Limits, Stage, State, next, step};
+use volvelle_store::rotations::{Lease, Rotation};
+use volvelle_store::{Store, StoreError, Tx, audit, rotations, versions};
 
 use crate::crash;
 
-/// What a worker needs done outside the store: sealing, opening and the connector's calls for one slot.
+/// Makes a worker's jobs.
 #[async_trait]
-pub trait Hands: Send + Sync + 'static {
+pub trait Jobs: Send + Sync + 'static {
+    /// Loads what a claimed rotation needs.
+    async fn job(&self, rotation: &Rotation) -> Result<Box<dyn Job>, Failure>;
+}
+
+/// What a worker needs done outside the store for one rotation: sealing, opening, the connector's calls, and the books.
+#[async_trait]
+pub trait Job: Send {
     /// Whose credential logs in.
-    fn acting(&self, rotation: &Rotation) -> ActingAs;
+    fn acting(&self) -> ActingAs;
+    /// The secret's path, for the audit log.
+    fn object(&self) -> String;
     /// Proves that the change can be made.
-    async fn preflight(&self, rotation: &Rotation) -> Result<(), Failure>;
+    async fn preflight(&mut self) -> Result<(), Failure>;
     /// Generates a credential and seals it as this version.
-    async fn candidate(&self, rotation: &Rotation, version: Version) -> Result<Vec<u8>, Failure>;
+    async fn candidate(&mut self, version: Version) -> Result<Vec<u8>, Failure>;
     /// Makes the version the account's credential.
-    async fn apply(&self, rotation: &Rotation, version: &ItemVersion) -> ApplyOutcome;
+    async fn apply(&mut self, version: &ItemVersion) -> ApplyOutcome;
     /// Which versions open the account: one answer each, in order.
-    async fn probe(&self, rotation: &Rotation, versions: &[ItemVersion]) -> Vec<ProbeOutcome>;
+    async fn probe(&mut self, versions: &[ItemVersion]) -> Vec<ProbeOutcome>;
+    /// Gets ready what is written together with the winner.
+    async fn prepare(&mut self, winner: &ItemVersion) -> Result<(), Failure>;
+    /// Writes what belongs to a save, in its transaction.
+    async fn write(&mut self, tx: &mut Tx, rotation: &Rotation, state: &State, now: Micros) -> Result<(), StoreError>;
+    /// What was written is durable.
+    fn written(&mut self, rotation: &Rotation, state: &State);
 }
 
 /// Times a worker keeps. The lease must outlast `call` and `quiet` together: then a lease that ended means that nothing sent
@@ -40,154 +55,198 @@ pub struct Timing {
     pub quiet: Duration,
 }
 
+/// Longest back-off of a rotation that waits.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
 /// Claims and drives rotations.
 pub struct Worker {
     store: Store,
-    hands: Arc<dyn Hands>,
+    jobs: Arc<dyn Jobs>,
     clock: Arc<dyn Clock>,
     name: String,
     timing: Timing,
     limits: Limits,
 }
 
+/// One rotation while it is driven.
+struct Drive {
+    rotation: Rotation,
+    job: Box<dyn Job>,
+    /// Whether no application of ours can still be under way.
+    quiet: bool,
+    /// Stages passed since the last save.
+    passed: Vec<Stage>,
+}
+
+/// What is saved together with an event.
+#[derive(Default)]
+struct With<'a> {
+    version: Option<ItemVersion>,
+    settle: Option<&'a Effect>,
+    message: String,
+}
+
+impl With<'_> {
+    fn message(text: impl Into<String>) -> Self {
+        With { message: text.into(), ..With::default() }
+    }
+}
+
 impl Worker {
     /// A worker with its name in leases.
     #[must_use]
-    pub fn new(store: Store, hands: Arc<dyn Hands>, clock: Arc<dyn Clock>, name: String, timing: Timing) -> Self {
-        Self { store, hands, clock, name, timing, limits: Limits::default() }
+    pub fn new(store: Store, jobs: Arc<dyn Jobs>, clock: Arc<dyn Clock>, name: String, timing: Timing) -> Self {
+        Self { store, jobs, clock, name, timing, limits: Limits::default() }
+    }
+
+    /// Takes leases of at most `limit` rotations, at most `per_target` on one host.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn claim(&self, limit: u32, per_target: u32) -> Result<Vec<Rotation>, StoreError> {
+        let mut tx = self.store.begin().await?;
+        let now = self.clock.now();
+        let until = later(now, self.timing.lease);
+        let claimed = rotations::claim(&mut tx, &self.name, now, until, (limit, per_target)).await?;
+        tx.commit().await?;
+        Ok(claimed)
+    }
+
+    /// Drives a claimed rotation until it ends or has to wait.
+    ///
+    /// # Errors
+    /// The store failed, or the lease was lost: nothing further was changed.
+    pub async fn drive(&self, rotation: Rotation) -> Result<(), StoreError> {
+        let job = match self.jobs.job(&rotation).await {
+            Ok(job) => job,
+            Err(failure) => return self.put_off(&rotation, &failure.message).await,
+        };
+        let mut drive = Drive { rotation, job, quiet: true, passed: Vec::new() };
+        self.save(&mut drive, &Event::Claimed, With::default()).await?;
+        while self.act(&mut drive).await? {}
+        Ok(())
     }
 
     /// Claims at most one rotation and drives it; whether there was one.
     ///
     /// # Errors
-    /// The store failed, or the lease was lost: nothing further was changed.
+    /// As [`Self::drive`].
     pub async fn turn(&self) -> Result<bool, StoreError> {
-        let mut tx = self.store.begin().await?;
-        let now = self.clock.now();
-        let claimed = rotations::claim(&mut tx, &self.name, now, later(now, self.timing.lease), (1, 1)).await?;
-        tx.commit().await?;
-        let Some(mut rotation) = claimed.into_iter().next() else { return Ok(false) };
-        self.save(&mut rotation, &Event::Claimed, None, "").await?;
-        let mut quiet = true;
-        while self.act(&mut rotation, &mut quiet).await? {}
+        let Some(rotation) = self.claim(1, 1).await?.into_iter().next() else { return Ok(false) };
+        self.drive(rotation).await?;
         Ok(true)
     }
 
     /// Does the next effect; whether there is more to do.
-    async fn act(&self, rotation: &mut Rotation, quiet: &mut bool) -> Result<bool, StoreError> {
-        if rotation.state.stage.is_final() {
-            return Ok(false);
-        }
-        self.renew(rotation).await?;
-        let effect = next(&rotation.state);
-        let (event, message) = match &effect {
-            Effect::Preflight => match self.limited(self.hands.preflight(rotation)).await {
-                Ok(Ok(())) => (Event::Preflight(Ok(())), String::new()),
-                Ok(Err(failure)) | Err(failure) => (Event::Preflight(Err(failure.class)), failure.message),
+    async fn act(&self, drive: &mut Drive) -> Result<bool, StoreError> {
+        let effect = next(&drive.rotation.state);
+        let (event, with) = match &effect {
+            Effect::Preflight => match self.limited(drive.job.preflight()).await {
+                Ok(Ok(())) => (Event::Preflight(Ok(())), With::default()),
+                Ok(Err(failure)) | Err(failure) => {
+                    (Event::Preflight(Err(failure.class)), With::message(worded(&failure)))
+                }
             },
-            Effect::Stage => return self.stage(rotation).await,
+            Effect::Stage => return self.stage(drive).await,
             Effect::Apply(version) => {
-                let version = self.load(rotation, *version).await?;
-                let outcome = self.limited(self.hands.apply(rotation, &version)).await;
+                let version = self.load(&drive.rotation, *version).await?;
+                let outcome = self.limited(drive.job.apply(&version)).await;
                 let (applied, message) = heard(outcome.unwrap_or_else(ApplyOutcome::Ambiguous));
-                *quiet &= !matches!(applied, Applied::Ambiguous(_));
-                (Event::Applied(applied), message)
+                drive.quiet &= !matches!(applied, Applied::Ambiguous(_));
+                (Event::Applied(applied), With::message(message))
             }
-            Effect::Probe(numbers) => (self.probe(rotation, numbers, *quiet).await?, String::new()),
-            Effect::Settle { .. } => (Event::Settled, rotation.message.clone()),
-            Effect::Wait => return self.wait(rotation).await,
+            Effect::Probe(numbers) => {
+                let (event, message) = self.probe(drive, numbers).await?;
+                (event, With::message(message))
+            }
+            Effect::Settle { winner, .. } => {
+                let winner = self.load(&drive.rotation, winner.version()).await?;
+                if let Err(failure) = drive.job.prepare(&winner).await {
+                    return self.wait(drive, &failure.message).await;
+                }
+                let message = drive.rotation.message.clone();
+                (Event::Settled, With { settle: Some(&effect), message, version: None })
+            }
+            Effect::Wait => {
+                let message = drive.rotation.message.clone();
+                return self.wait(drive, &message).await;
+            }
             Effect::End => return Ok(false),
         };
-        self.save(rotation, &event, Some(&effect), &message).await?;
+        self.save(drive, &event, with).await?;
         Ok(true)
     }
 
-    async fn probe(&self, rotation: &Rotation, numbers: &[Version], quiet: bool) -> Result<Event, StoreError> {
+    async fn probe(&self, drive: &mut Drive, numbers: &[Version]) -> Result<(Event, String), StoreError> {
         let mut asked = Vec::with_capacity(numbers.len());
         for number in numbers {
-            asked.push(self.load(rotation, *number).await?);
+            asked.push(self.load(&drive.rotation, *number).await?);
         }
-        let outcomes = self.limited(self.hands.probe(rotation, &asked)).await.unwrap_or_default();
-        let answer = |n: usize| match outcomes.get(n) {
-            Some(ProbeOutcome::Opens(_)) => Answer::Opens,
-            Some(ProbeOutcome::Refused(_)) => Answer::Refused,
-            Some(ProbeOutcome::Unknown(_)) | None => Answer::Unknown,
-        };
-        let answers = numbers.iter().enumerate().map(|(n, number)| (*number, answer(n))).collect();
-        Ok(Event::Probed { answers, quiet })
+        let outcomes = self.limited(drive.job.probe(&asked)).await.unwrap_or_default();
+        let answers = numbers.iter().enumerate().map(|(n, number)| (*number, answer(outcomes.get(n)))).collect();
+        let unknown = outcomes.iter().find_map(|outcome| match outcome {
+            ProbeOutcome::Unknown(failure) => Some(worded(failure)),
+            _ => None,
+        });
+        let message = unknown.unwrap_or_else(|| drive.rotation.message.clone());
+        Ok((Event::Probed { answers, quiet: drive.quiet }, message))
     }
 
     /// Stores a candidate in the transaction that says so.
-    async fn stage(&self, rotation: &mut Rotation) -> Result<bool, StoreError> {
+    async fn stage(&self, drive: &mut Drive) -> Result<bool, StoreError> {
         let mut reader = self.store.read().await?;
-        let newest = versions::list(&mut reader, &rotation.slot).await?.first().map_or(0, |v| v.version);
+        let number = versions::newest(&mut reader, &drive.rotation.slot).await? + 1;
         drop(reader);
-        let number = newest + 1;
-        let sealed = match self.limited(self.hands.candidate(rotation, number)).await {
+        let sealed = match self.limited(drive.job.candidate(number)).await {
             Ok(Ok(sealed)) => sealed,
-            Ok(Err(_)) | Err(_) => return self.wait(rotation).await,
+            Ok(Err(failure)) | Err(failure) => return self.wait(drive, &worded(&failure)).await,
         };
         let version = ItemVersion {
             version: number,
-            host: rotation.slot.host.clone(),
+            host: drive.rotation.slot.host.clone(),
             state: VersionState::Candidate,
             sealed,
             created_at: self.clock.now(),
-            created_by: rotation.requested_by.clone(),
-            reason: rotation.cause.clone(),
+            created_by: drive.rotation.requested_by.clone(),
+            reason: drive.rotation.cause.clone(),
             verified_at: None,
         };
-        let mut tx = self.store.begin().await?;
-        versions::add(&mut tx, &rotation.slot, &version).await?;
-        let state = self.after(rotation, &Event::Staged(number));
-        self.close(tx, rotation, state, "").await?;
+        self.save(drive, &Event::Staged(number), With { version: Some(version), ..With::default() }).await?;
         Ok(true)
     }
 
-    async fn save(
-        &self,
-        rotation: &mut Rotation,
-        event: &Event,
-        effect: Option<&Effect>,
-        message: &str,
-    ) -> Result<(), StoreError> {
-        let mut tx = self.store.begin().await?;
-        if let Some(Effect::Settle { winner, dropped }) = effect {
-            versions::settle(&mut tx, &rotation.slot, *winner, dropped, self.clock.now()).await?;
+    /// Moves on. Stages that tell nothing new after a crash are saved together with the next one: a claim of a row left in
+    /// `claimed` makes the preflight again, and one left in `applied` asks again.
+    async fn save(&self, drive: &mut Drive, event: &Event, with: With<'_>) -> Result<(), StoreError> {
+        let state = step(&drive.rotation.state, event, drive.job.acting(), self.limits);
+        drive.passed.push(state.stage);
+        drive.rotation.message.clone_from(&with.message);
+        let light = matches!(state.stage, Stage::Claimed | Stage::Preflighted | Stage::Verified);
+        if light && with.version.is_none() && with.settle.is_none() {
+            drive.rotation.state = state;
+            return Ok(());
         }
-        let state = self.after(rotation, event);
-        self.close(tx, rotation, state, message).await
-    }
-
-    async fn close(
-        &self,
-        mut tx: volvelle_store::Tx,
-        rotation: &mut Rotation,
-        state: State,
-        message: &str,
-    ) -> Result<(), StoreError> {
-        let now = self.clock.now();
-        rotations::save(&mut tx, rotation, &state, message, now).await?;
-        let entry = audit::Entry {
-            at: now,
-            actor: "volvelle".to_owned(),
-            action: "rotate_item".to_owned(),
-            object: format!("item {} {}", rotation.slot.item, rotation.slot.host),
-            outcome: if state.class.is_some() { "failed" } else { "ok" }.to_owned(),
-            remote: String::new(),
-            detail: state.stage.as_str().to_owned(),
-        };
-        audit::append(&mut tx, &rotation.slot.account, &[entry]).await?;
+        let mut tx = self.store.begin().await?;
+        let (now, slot) = (self.clock.now(), &drive.rotation.slot);
+        if let Some(version) = &with.version {
+            versions::add(&mut tx, slot, version).await?;
+        }
+        if let Some(Effect::Settle { winner, dropped }) = with.settle {
+            versions::settle(&mut tx, slot, *winner, dropped, now).await?;
+        }
+        let lease = Lease::Until(later(now, self.timing.lease));
+        rotations::save(&mut tx, &drive.rotation, &state, &with.message, now, lease).await?;
+        drive.job.write(&mut tx, &drive.rotation, &state, now).await?;
+        let object = drive.job.object();
+        let entries: Vec<_> = drive.passed.iter().map(|stage| entry(&drive.rotation, &object, *stage, now)).collect();
+        audit::append(&mut tx, &drive.rotation.slot.account, &entries).await?;
         crash::point("before save");
         tx.commit().await?;
         crash::point("after save");
-        rotation.state = state;
-        message.clone_into(&mut rotation.message);
+        drive.passed.clear();
+        drive.job.written(&drive.rotation, &state);
+        drive.rotation.state = state;
         Ok(())
-    }
-
-    fn after(&self, rotation: &Rotation, event: &Event) -> State {
-        step(&rotation.state, event, self.hands.acting(rotation), self.limits)
     }
 
     async fn load(&self, rotation: &Rotation, number: Version) -> Result<ItemVersion, StoreError> {
@@ -195,20 +254,20 @@ impl Worker {
         versions::find(&mut reader, &rotation.slot, number).await?.ok_or(StoreError::NotFound("the version"))
     }
 
-    async fn renew(&self, rotation: &mut Rotation) -> Result<(), StoreError> {
-        let until = later(self.clock.now(), self.timing.lease);
-        let mut tx = self.store.begin().await?;
-        rotations::renew(&mut tx, rotation, until).await?;
-        tx.commit().await?;
-        rotation.lease_until = until;
-        Ok(())
+    async fn wait(&self, drive: &Drive, message: &str) -> Result<bool, StoreError> {
+        self.put_off(&drive.rotation, message).await?;
+        Ok(false)
     }
 
-    async fn wait(&self, rotation: &Rotation) -> Result<bool, StoreError> {
+    /// Gives the lease back. The pause grows with the age of the rotation.
+    async fn put_off(&self, rotation: &Rotation, message: &str) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let age = Duration::from_micros(u64::try_from(now.0 - rotation.started_at.0).unwrap_or(0));
+        let pause = (age / 4).clamp(self.timing.quiet, LONGEST_WAIT);
+        let lease = Lease::Release { not_before: later(now, pause) };
         let mut tx = self.store.begin().await?;
-        rotations::release(&mut tx, rotation, later(self.clock.now(), self.timing.quiet)).await?;
-        tx.commit().await?;
-        Ok(false)
+        rotations::save(&mut tx, rotation, &rotation.state, message, now, lease).await?;
+        tx.commit().await
     }
 
     async fn limited<T>(&self, call: impl Future<Output = T>) -> Result<T, Failure> {
@@ -217,15 +276,40 @@ impl Worker {
     }
 }
 
-fn heard(outcome: ApplyOutcome) -> (Applied, String) {
+const fn answer(outcome: Option<&ProbeOutcome>) -> Answer {
     match outcome {
-        ApplyOutcome::Applied => (Applied::Confirmed, String::new()),
-        ApplyOutcome::Rejected(f) => (Applied::Rejected(f.class), f.message),
-        ApplyOutcome::NotReached(f) => (Applied::NotReached(f.class), f.message),
-        ApplyOutcome::Ambiguous(f) => (Applied::Ambiguous(f.class), f.message),
+        Some(ProbeOutcome::Opens(_)) => Answer::Opens,
+        Some(ProbeOutcome::Refused(_)) => Answer::Refused,
+        Some(ProbeOutcome::Unknown(_)) | None => Answer::Unknown,
     }
 }
 
-fn later(now: Micros, by: Duration) -> Micros {
+fn entry(rotation: &Rotation, object: &str, stage: Stage, now: Micros) -> audit::Entry {
+    audit::Entry {
+        at: now,
+        actor: rotation.requested_by.clone(),
+        action: "rotate_item".to_owned(),
+        object: object.to_owned(),
+        outcome: if matches!(stage, Stage::Failed | Stage::InDoubt | Stage::OutOfSync) { "failed" } else { "ok" }.to_owned(),
+        remote: String::new(),
+        detail: format!("rotation {} ({}) {}", rotation.id, rotation.cause, stage.as_str()),
+    }
+}
+
+/// A failure as one text: what happened, and what to do about it.
+pub(crate) fn worded(failure: &Failure) -> String {
+    if failure.hint.is_empty() { failure.message.clone() } else { format!("{}; {}", failure.message, failure.hint) }
+}
+
+fn heard(outcome: ApplyOutcome) -> (Applied, String) {
+    match outcome {
+        ApplyOutcome::Applied => (Applied::Confirmed, String::new()),
+        ApplyOutcome::Rejected(f) => (Applied::Rejected(f.class), worded(&f)),
+        ApplyOutcome::NotReached(f) => (Applied::NotReached(f.class), worded(&f)),
+        ApplyOutcome::Ambiguous(f) => (Applied::Ambiguous(f.class), worded(&f)),
+    }
+}
+
+pub(crate) fn later(now: Micros, by: Duration) -> Micros {
     now.plus_millis(i64::try_from(by.as_millis()).unwrap_or(i64::MAX))
 }

@@ -1,0 +1,168 @@
+//! Signing in and tokens.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+use volvelle_domain::Secret;
+use volvelle_domain::identity::{AuthMethod, SubClaims, Token};
+use volvelle_domain::ids::{AccessId, Micros};
+use volvelle_store::{accounts, audit, auth_methods, tokens};
+
+use crate::app::App;
+use crate::credentials;
+use crate::ctx::Ctx;
+use crate::error::ApiError;
+use crate::params::{Params, bad};
+use crate::shape;
+
+/// Where a call comes from.
+pub struct From {
+    /// The other end of the connection.
+    pub remote: IpAddr,
+    /// `X-Forwarded-For`, as it came.
+    pub forwarded: Option<String>,
+}
+
+/// Gives a token for an access id and its key.
+///
+/// # Errors
+/// The key is wrong, the method has expired or may not be used from here, or guessing is being slowed.
+pub async fn sign_in(app: &App, from: &From, params: &Params) -> Result<Value, ApiError> {
+    let kind = params.text("access-type").unwrap_or("access_key");
+    if !matches!(kind, "access_key" | "api_key") {
+        return Err(bad("access-type", "this gateway knows access_key only"));
+    }
+    let id = params.text("access-id").ok_or_else(|| bad("access-id", "is required"))?;
+    let key = params.secret("access-key").ok_or_else(|| bad("access-key", "is required"))?;
+    let now = app.now();
+    app.throttle.check(id, from.remote, now).map_err(ApiError::SlowDown)?;
+    let mut tx = app.store.read().await?;
+    let method = auth_methods::find_by_access_id(&mut tx, &AccessId(id.to_owned())).await?;
+    drop(tx);
+    // An unknown id costs the same comparison as a known one.
+    let stored = method.as_ref().map_or([0; 32], |method| method.key_hash);
+    let right = credentials::matches(&stored, &key);
+    let Some(method) = method.filter(|_| right) else {
+        app.throttle.failed(id, from.remote, now);
+        tracing::info!(remote = %from.remote, "a sign-in was refused");
+        return Err(ApiError::Unauthenticated);
+    };
+    let remote = admit(&method, from, now)?;
+    app.throttle.succeeded(id, from.remote);
+    let (token, expires_at) = issue(app, &method, &remote, now).await?;
+    let text = token.expose_str().unwrap_or_default();
+    let shown = shape::time(expires_at);
+    Ok(json!({
+        "token": text,
+        "expiration": shown,
+        "creds": {"access_id": method.access_id.0, "token": text, "expiry": expires_at.0 / 1_000_000,
+            "unique_id": "", "sub_claims": {}, "auth_creds": "", "uam_creds": "", "kfm_creds": "", "required_mfa": "",
+            "csrf_token": ""},
+        "complete_auth_link": "",
+    }))
+}
+
+async fn issue(app: &App, method: &AuthMethod, remote: &str, now: Micros) -> Result<(Secret, Micros), ApiError> {
+    let token = credentials::token(app.engine.parts().entropy.as_ref());
+    let mut tx = app.store.begin().await?;
+    let account = accounts::find(&mut tx, &method.account).await?.ok_or(ApiError::Unauthenticated)?;
+    let minutes = if method.limits.jwt_ttl > 0 { method.limits.jwt_ttl } else { account.settings.jwt_ttl_default };
+    let minutes = minutes.clamp(account.settings.jwt_ttl_min.max(1), account.settings.jwt_ttl_max.max(1));
+    let expires_at = now.plus_seconds(minutes * 60);
+    let stored = Token {
+        hash: credentials::hash(&token),
+        account: account.id.clone(),
+        auth_method: method.id,
+        sub_claims: SubClaims::new(),
+        issued_at: now,
+        expires_at,
+    };
+    tokens::add(&mut tx, &stored).await?;
+    let entry = audit::Entry {
+        at: now,
+        actor: method.access_id.0.clone(),
+        action: "authenticate".to_owned(),
+        object: method.name.to_string(),
+        outcome: "ok".to_owned(),
+        remote: remote.to_owned(),
+        detail: String::new(),
+    };
+    audit::append(&mut tx, &account.id, &[entry]).await?;
+    tx.commit().await?;
+    Ok((token, expires_at))
+}
+
+/// The address that counts, if the method may be used from there at this time.
+///
+/// # Errors
+/// It has expired, or may not be used from there.
+pub fn admit(method: &AuthMethod, from: &From, now: Micros) -> Result<String, ApiError> {
+    let limits = &method.limits;
+    if limits.access_expires > 0 && now.0 / 1_000_000 >= limits.access_expires {
+        return Err(ApiError::Unauthenticated);
+    }
+    let mut address = from.remote;
+    // Anybody can write this header: it is believed only from the gateways that the method names.
+    if !limits.gw_bound_ips.is_empty() && limits.gw_bound_ips.iter().any(|net| within(net, from.remote)) {
+        let told = from.forwarded.as_deref().and_then(|list| list.rsplit(',').next());
+        address = told.and_then(|text| text.trim().parse().ok()).unwrap_or(from.remote);
+    }
+    if !limits.bound_ips.is_empty() && !limits.bound_ips.iter().any(|net| within(net, address)) {
+        return Err(ApiError::Unauthenticated);
+    }
+    Ok(address.to_string())
+}
+
+/// Whether an address lies in a network written as CIDR or as one address. What cannot be read contains nothing.
+#[must_use]
+pub fn within(network: &str, address: IpAddr) -> bool {
+    let (base, bits) = network.trim().split_once('/').map_or((network.trim(), None), |(base, bits)| (base, Some(bits)));
+    let Ok(base) = base.parse::<IpAddr>() else { return false };
+    let (base, address, width) = match (base, address.to_canonical()) {
+        (IpAddr::V4(base), IpAddr::V4(address)) => (u128::from(base.to_bits()), u128::from(address.to_bits()), 32_u32),
+        (IpAddr::V6(base), IpAddr::V6(address)) => (base.to_bits(), address.to_bits(), 128),
+        _ => return false,
+    };
+    match bits.map_or(Ok(width), str::parse) {
+        Ok(0) => true,
+        Ok(bits) if bits <= width => (base ^ address) >> (width - bits) == 0,
+        _ => false,
+    }
+}
+
+/// Says that the token is valid, which the caller has just shown.
+#[must_use]
+pub fn validate(ctx: &Ctx<'_>) -> Value {
+    let left = (ctx.caller.expires_at.0 - ctx.now.0) / 1_000_000;
+    json!({"is_valid": true, "expiration": shape::time(ctx.caller.expires_at), "ttl": left, "last_rotate": "", "reason": ""})
+}
+
+/// Ends the caller's token.
+///
+/// # Errors
+/// The store failed.
+pub async fn revoke(ctx: &Ctx<'_>) -> Result<Value, ApiError> {
+    let mut tx = ctx.app.store.begin().await?;
+    tokens::revoke(&mut tx, &ctx.caller.token_hash).await?;
+    ctx.commit(tx, ctx.caller.method.name.as_str(), "").await?;
+    Ok(json!({}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::within;
+
+    #[test]
+    fn networks_contain_what_they_say() {
+        let at = |text: &str| text.parse().expect("an address");
+        assert!(within("10.1.0.0/16", at("10.1.2.3")));
+        assert!(!within("10.1.0.0/16", at("10.2.2.3")));
+        assert!(within("10.1.2.3", at("10.1.2.3")));
+        assert!(within("10.1.2.0/24", at("::ffff:10.1.2.3")));
+        assert!(within("0.0.0.0/0", at("1.2.3.4")));
+        assert!(within("fd00::/8", at("fd12::1")));
+        assert!(!within("fd00::/8", at("10.0.0.1")));
+        assert!(!within("nonsense", at("10.0.0.1")));
+        assert!(!within("10.0.0.0/33", at("10.0.0.0")));
+    }
+}

@@ -1,0 +1,187 @@
+//! What is written when a rotation ends: the secret's status, its next date, its target's own record.
+
+use volvelle_domain::Credential;
+use volvelle_domain::account::Account;
+use volvelle_domain::connector::{FailureClass, Preflight};
+use volvelle_domain::ids::{AccountId, Micros, TargetId};
+use volvelle_domain::item::{Item, Rotator, RotatorStatus, VersionState};
+use volvelle_domain::rotation::{Stage, State};
+use volvelle_domain::schedule;
+use volvelle_domain::target::{Target, TargetVersion};
+use volvelle_store::rotations::Rotation;
+use volvelle_store::slots::SlotFacts;
+use volvelle_store::{StoreError, Tx, items, rotations, targets, versions};
+
+use crate::job::SHARED;
+use crate::seat::Seat;
+use crate::{EngineError, Parts};
+
+/// Fact of a slot: whether the verifier can be read, so that asking costs no login.
+pub(crate) const READS: &str = "reads";
+
+/// Shortest and longest back-off of a secret whose rotations fail, in seconds.
+const BACK_OFF: (i64, i64) = (60, 6 * 3600);
+
+/// What is known of a slot after a preflight.
+pub(crate) fn remembered(facts: &SlotFacts, preflight: &Preflight) -> SlotFacts {
+    let mut memory = preflight.memory.clone();
+    memory.insert(READS.to_owned(), if preflight.witness_read { "yes" } else { "no" }.to_owned());
+    SlotFacts { memory, failed_logins: facts.failed_logins.clone() }
+}
+
+/// Whether a failure of this class says something about the target and not about one secret on it.
+pub(crate) const fn breaks(class: FailureClass) -> bool {
+    matches!(
+        class,
+        FailureClass::Auth
+            | FailureClass::Privilege
+            | FailureClass::PeerIdentity
+            | FailureClass::Unreachable
+            | FailureClass::Timeout
+    )
+}
+
+/// Stops everything for a target whose peer is not the pinned one.
+pub(crate) async fn halt(tx: &mut Tx, account: &AccountId, id: TargetId, why: &str) -> Result<(), StoreError> {
+    let mut target = targets::lock(tx, account, id).await?;
+    if target.halted.is_empty() {
+        why.clone_into(&mut target.halted);
+        targets::update(tx, &target).await?;
+    }
+    Ok(())
+}
+
+/// The next version of a target whose own credential has become `credential`; `None` if that is what it holds already.
+pub(crate) async fn target_version(
+    parts: &Parts,
+    seat: &Seat,
+    source: &Target,
+    credential: &Credential,
+) -> Result<Option<TargetVersion>, EngineError> {
+    let params = seat.resolved.params("");
+    if seat.connector.target_credential(&params).ct_eq(credential) {
+        return Ok(None);
+    }
+    let changed = seat.connector.with_target_credential(&params, credential);
+    let version = source.last_version + 1;
+    let sealed = parts.vault.seal_target(&seat.account, source, version, &changed.secret).await?;
+    Ok(Some(TargetVersion {
+        version,
+        params: source.params.clone(),
+        sealed,
+        created_at: parts.clock.now(),
+        created_by: "volvelle".to_owned(),
+    }))
+}
+
+/// Writes how the rotation of one slot ended into its secret, over all slots of the secret.
+pub(crate) async fn close(
+    tx: &mut Tx,
+    seat: &Seat,
+    rotation: &Rotation,
+    state: &State,
+    now: Micros,
+) -> Result<(), StoreError> {
+    let account = &seat.account.id;
+    let mut item = items::lock(tx, account, seat.item.id).await?;
+    prune(tx, &seat.account, &item, rotation).await?;
+    let mut stages = vec![state.stage];
+    for other in rotations::latest_per_host(tx, account, item.id).await? {
+        if other.id != rotation.id && other.started_at == rotation.started_at {
+            stages.push(other.state.stage);
+        }
+    }
+    refresh_versions(tx, &mut item).await?;
+    let uid = item.uid.0;
+    if let Some(rotator) = item.rotator.as_mut() {
+        rotator.status = fold(&stages);
+        if state.stage == Stage::Done {
+            rotator.last_rotation_at = Some(now);
+            rotator.last_verified_at = Some(now);
+        } else {
+            rotator.last_error.clone_from(&rotation.message);
+        }
+        if stages.iter().all(|stage| stage.is_final()) {
+            plan_next(rotator, seed(&uid), now);
+        }
+    }
+    item.modified_at = now;
+    items::update(tx, &item).await
+}
+
+async fn prune(tx: &mut Tx, account: &Account, item: &Item, rotation: &Rotation) -> Result<(), StoreError> {
+    let keep = item.max_versions.unwrap_or(account.settings.max_versions).max(1);
+    versions::prune(tx, &rotation.slot, keep).await?;
+    let shared = versions::Slot { host: SHARED.to_owned(), ..rotation.slot.clone() };
+    versions::prune(tx, &shared, 1).await?;
+    Ok(())
+}
+
+/// Brings the item's version numbers in step with its slots.
+pub(crate) async fn refresh_versions(tx: &mut Tx, item: &mut Item) -> Result<(), StoreError> {
+    let kept = versions::list_item(tx, &item.account, item.id).await?;
+    let own = || kept.iter().filter(|version| version.host != SHARED);
+    item.current_version =
+        own().filter(|v| v.state == VersionState::Current).map(|v| v.version).max().unwrap_or(item.current_version);
+    item.last_version = own().map(|v| v.version).max().unwrap_or(0).max(item.last_version);
+    Ok(())
+}
+
+/// The status of a secret from the stages of its slots.
+pub(crate) fn fold(stages: &[Stage]) -> RotatorStatus {
+    let any = |wanted: Stage| stages.contains(&wanted);
+    if any(Stage::OutOfSync) {
+        RotatorStatus::OutOfSync
+    } else if any(Stage::InDoubt) {
+        RotatorStatus::RotationInDoubt
+    } else if stages.iter().any(|stage| !stage.is_final()) {
+        RotatorStatus::RotationInProgress
+    } else if !any(Stage::Failed) {
+        RotatorStatus::RotationSucceeded
+    } else if any(Stage::Done) {
+        RotatorStatus::RotationPartialSucceeded
+    } else {
+        RotatorStatus::RotationFailed
+    }
+}
+
+/// The next date: by the schedule after a success, by a growing back-off after a failure, none while a person is needed.
+pub(crate) fn plan_next(rotator: &mut Rotator, seed: u64, now: Micros) {
+    match rotator.status {
+        RotatorStatus::RotationSucceeded => {
+            rotator.failures = 0;
+            rotator.last_error.clear();
+            rotator.next_rotation_at = schedule::next_due(&rotator.schedule, now, seed).unwrap_or(None);
+        }
+        RotatorStatus::OutOfSync => rotator.next_rotation_at = None,
+        RotatorStatus::RotationFailed | RotatorStatus::RotationPartialSucceeded => {
+            rotator.failures = rotator.failures.saturating_add(1);
+            if rotator.schedule.auto_rotate && rotator.next_rotation_at.is_none_or(|due| due <= now) {
+                let pause = BACK_OFF.0.saturating_mul(1 << rotator.failures.min(10)).min(BACK_OFF.1);
+                let jitter = i64::try_from(seed % 30).unwrap_or(0);
+                rotator.next_rotation_at = Some(now.plus_seconds(pause + jitter));
+            }
+        }
+        RotatorStatus::NotRotated | RotatorStatus::RotationInProgress | RotatorStatus::RotationInDoubt => {}
+    }
+}
+
+/// Spreads equal due times, always in the same way for the same secret.
+pub(crate) fn seed(uid: &[u8; 16]) -> u64 {
+    u64::from_be_bytes([uid[0], uid[1], uid[2], uid[3], uid[4], uid[5], uid[6], uid[7]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_of_many_hosts_is_the_worst_that_needs_somebody() {
+        assert_eq!(fold(&[Stage::Done, Stage::Done]), RotatorStatus::RotationSucceeded);
+        assert_eq!(fold(&[Stage::Done, Stage::Failed]), RotatorStatus::RotationPartialSucceeded);
+        assert_eq!(fold(&[Stage::Failed]), RotatorStatus::RotationFailed);
+        assert_eq!(fold(&[Stage::Done, Stage::Staged]), RotatorStatus::RotationInProgress);
+        assert_eq!(fold(&[Stage::Done, Stage::InDoubt]), RotatorStatus::RotationInDoubt);
+        assert_eq!(fold(&[Stage::Done, Stage::OutOfSync, Stage::InDoubt]), RotatorStatus::OutOfSync);
+    }
+}

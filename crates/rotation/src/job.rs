@@ -1,0 +1,307 @@
+//! The work of one rotation against the real world: the vault, the connector and the books.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use volvelle_domain::connector::{
+    ActingAs, ApplyOutcome, Failure, FailureClass, PasswordPolicy, ProbeOutcome, ProbeReport,
+};
+use volvelle_domain::ids::{Micros, Version};
+use volvelle_domain::item::{ItemVersion, VersionState};
+use volvelle_domain::rotation::{Stage, State};
+use volvelle_domain::target::TargetVersion;
+use volvelle_domain::{Credential, Secret};
+use volvelle_store::rotations::Rotation;
+use volvelle_store::slots::SlotFacts;
+use volvelle_store::versions::Slot;
+use volvelle_store::{StoreError, Tx, accounts, breakers, items, slots, targets, versions};
+
+use crate::engine::Bells;
+use crate::seat::{Resolved, Seat};
+use crate::worker::{Job, Jobs};
+use crate::{EngineError, Parts, books};
+
+/// Host name of the slot that holds the password shared by all hosts of a batch.
+pub(crate) const SHARED: &str = "*";
+
+/// Makes jobs out of the engine's parts.
+pub(crate) struct SlotJobs {
+    pub(crate) parts: Parts,
+    pub(crate) bells: Bells,
+}
+
+#[async_trait]
+impl Jobs for SlotJobs {
+    async fn job(&self, rotation: &Rotation) -> Result<Box<dyn Job>, Failure> {
+        let seat = load(&self.parts, &rotation.slot).await.map_err(failed)?;
+        let policy = seat.policy();
+        let (parts, bells) = (self.parts.clone(), self.bells.clone());
+        Ok(Box::new(SlotJob { parts, bells, seat, policy, opened: BTreeMap::new(), target_version: None }))
+    }
+}
+
+/// A failure of the engine as one that a rotation can show.
+pub(crate) fn failed(error: EngineError) -> Failure {
+    match error {
+        EngineError::Failed(failure) => failure,
+        other => Failure::new(FailureClass::Unreachable, other.to_string(), ""),
+    }
+}
+
+/// Loads a stored slot with its current credential.
+pub(crate) async fn load(parts: &Parts, slot: &Slot) -> Result<Seat, EngineError> {
+    let mut tx = parts.store.read().await?;
+    let account = accounts::find(&mut tx, &slot.account).await?.ok_or(StoreError::NotFound("the account"))?;
+    let item = items::load(&mut tx, &slot.account, slot.item).await?;
+    let facts = slots::find(&mut tx, slot).await?;
+    let kept = versions::list(&mut tx, slot).await?;
+    drop(tx);
+    let target = item.rotator.as_ref().ok_or(EngineError::NotRotated)?.target;
+    let resolved = Resolved::load(parts, &account, target).await?;
+    let mut seat = Seat::new(parts, &account, &item, &slot.host, resolved)?;
+    seat.facts = facts;
+    seat.current = match kept.iter().find(|version| version.state == VersionState::Current) {
+        Some(current) => parts.vault.open_version(&account, &item, current).await?,
+        None => seat.nameless()?,
+    };
+    Ok(seat)
+}
+
+struct SlotJob {
+    parts: Parts,
+    bells: Bells,
+    seat: Seat,
+    policy: PasswordPolicy,
+    opened: BTreeMap<Version, Credential>,
+    /// What the target's own record becomes with the settle.
+    target_version: Option<TargetVersion>,
+}
+
+impl SlotJob {
+    async fn open(&mut self, version: &ItemVersion) -> Result<Credential, Failure> {
+        if let Some(known) = self.opened.get(&version.version) {
+            return Ok(known.clone());
+        }
+        let vault = &self.parts.vault;
+        let opened = vault.open_version(&self.seat.account, &self.seat.item, version).await;
+        let credential = opened.map_err(|error| failed(error.into()))?;
+        self.opened.insert(version.version, credential.clone());
+        Ok(credential)
+    }
+
+    async fn generate(&mut self) -> Result<Credential, Failure> {
+        let call = self.seat.call(0, self.parts.settings.timing.call);
+        let fresh = self.seat.connector.generate(&call, &self.policy, self.parts.entropy.as_ref())?;
+        if !self.seat.rotator.same_password || self.seat.host.is_empty() {
+            return Ok(fresh);
+        }
+        let slot = Slot { host: SHARED.to_owned(), ..self.slot() };
+        let mut tx = self.parts.store.read().await.map_err(|error| failed(error.into()))?;
+        let shared = versions::list(&mut tx, &slot).await.map_err(|error| failed(error.into()))?;
+        drop(tx);
+        let Some(newest) = shared.first() else { return Ok(fresh) };
+        let vault = &self.parts.vault;
+        let opened = vault.open_version(&self.seat.account, &self.seat.item, newest).await;
+        let password = opened.map_err(|error| failed(error.into()))?.field("password").cloned();
+        Ok(password.map_or(fresh.clone(), |password| fresh.with("password", password)))
+    }
+
+    fn slot(&self) -> Slot {
+        Slot { account: self.seat.account.id.clone(), item: self.seat.item.id, host: self.seat.host.clone() }
+    }
+
+    /// Writes down how many failed logins were caused; a login that succeeded clears the account's own count.
+    async fn spent(&mut self, failed_logins: u32, opened: bool) {
+        let before = self.seat.facts.failed_logins.len();
+        if opened {
+            self.seat.facts.failed_logins.clear();
+        }
+        let now = self.parts.clock.now();
+        self.seat.facts.failed_logins.extend((0..failed_logins.min(16)).map(|_| now));
+        if before != self.seat.facts.failed_logins.len() {
+            self.save_facts().await;
+        }
+    }
+
+    async fn save_facts(&self) {
+        let saved = async {
+            let mut tx = self.parts.store.begin().await?;
+            slots::save(&mut tx, &self.slot(), &self.seat.facts).await?;
+            tx.commit().await
+        };
+        if let Err(error) = saved.await {
+            tracing::warn!(%error, "what was learnt about a host could not be written down");
+        }
+    }
+
+    /// Asks, counting one failed login in advance where asking may cost some: a crash must not make them free.
+    async fn ask(&mut self, credentials: &[&Credential]) -> ProbeReport {
+        let budget = self.seat.budget(&self.parts, self.parts.clock.now());
+        let reads = self.seat.facts.memory.get(books::READS).is_some_and(|reads| reads == "yes");
+        if !reads && budget > 0 {
+            self.spent(1, false).await;
+            let report = self.call_probe(budget, credentials).await;
+            self.seat.facts.failed_logins.pop();
+            let opened = report.outcomes.iter().any(|outcome| matches!(outcome, ProbeOutcome::Opens(_)));
+            self.spent(report.failed_logins, opened).await;
+            self.save_facts().await;
+            return report;
+        }
+        let report = self.call_probe(budget, credentials).await;
+        let opened = report.outcomes.iter().any(|outcome| matches!(outcome, ProbeOutcome::Opens(_)));
+        self.spent(report.failed_logins, opened).await;
+        report
+    }
+
+    async fn call_probe(&self, budget: u32, credentials: &[&Credential]) -> ProbeReport {
+        let call = self.seat.call(budget, self.connector_time());
+        self.seat.connector.probe(&call, credentials).await
+    }
+
+    /// The connector gives up a little before the worker does, because its answer is the better one.
+    fn connector_time(&self) -> std::time::Duration {
+        self.parts.settings.timing.call * 4 / 5
+    }
+}
+
+#[async_trait]
+impl Job for SlotJob {
+    fn acting(&self) -> ActingAs {
+        self.seat.acting()
+    }
+
+    fn object(&self) -> String {
+        let (name, host) = (&self.seat.item.name, &self.seat.host);
+        if host.is_empty() { name.to_string() } else { format!("{name} {host}") }
+    }
+
+    async fn preflight(&mut self) -> Result<(), Failure> {
+        self.seat.may_call()?;
+        let now = self.parts.clock.now();
+        let budget = self.seat.budget(&self.parts, now);
+        if budget == 0 {
+            return Err(Failure::new(
+                FailureClass::LoginBudget,
+                "too many logins on this account failed of late; asking again could lock it",
+                "wait, or let a privileged credential of the target act (use-target-creds)",
+            ));
+        }
+        let call = self.seat.call(budget, self.connector_time());
+        let checked = self.seat.connector.preflight(&call, &self.policy).await;
+        match checked {
+            Ok(preflight) => {
+                let facts = books::remembered(&self.seat.facts, &preflight);
+                if let Some(policy) = preflight.policy {
+                    self.policy = policy;
+                }
+                let changed = facts.memory != self.seat.facts.memory || !self.seat.facts.failed_logins.is_empty();
+                self.seat.facts = SlotFacts { failed_logins: Vec::new(), ..facts };
+                if changed {
+                    self.save_facts().await;
+                }
+                Ok(())
+            }
+            Err(failure) => {
+                if failure.class == FailureClass::Auth && self.seat.acting() == ActingAs::User {
+                    self.spent(1, false).await;
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    async fn candidate(&mut self, version: Version) -> Result<Vec<u8>, Failure> {
+        let credential = self.generate().await?;
+        let (account, item) = (&self.seat.account, &self.seat.item);
+        let sealed = self.parts.vault.seal_version(account, item, (&self.seat.host, version), &credential).await;
+        let sealed = sealed.map_err(|error| failed(error.into()))?;
+        self.opened.insert(version, credential);
+        Ok(sealed)
+    }
+
+    async fn apply(&mut self, version: &ItemVersion) -> ApplyOutcome {
+        let candidate = match self.open(version).await {
+            Ok(candidate) => candidate,
+            Err(failure) => return ApplyOutcome::NotReached(failure),
+        };
+        let budget = self.seat.budget(&self.parts, self.parts.clock.now());
+        let call = self.seat.call(budget, self.connector_time());
+        self.seat.connector.apply(&call, &candidate).await
+    }
+
+    async fn probe(&mut self, asked: &[ItemVersion]) -> Vec<ProbeOutcome> {
+        let mut credentials = Vec::with_capacity(asked.len());
+        for version in asked {
+            match self.open(version).await {
+                Ok(credential) => credentials.push(credential),
+                Err(failure) => return asked.iter().map(|_| ProbeOutcome::Unknown(failure.clone())).collect(),
+            }
+        }
+        let credentials: Vec<&Credential> = credentials.iter().collect();
+        self.ask(&credentials).await.outcomes
+    }
+
+    async fn prepare(&mut self, winner: &ItemVersion) -> Result<(), Failure> {
+        if self.seat.rotator.rotator_type != "target" {
+            return Ok(());
+        }
+        let Some(source) = self.seat.resolved.source.clone() else { return Ok(()) };
+        let credential = self.open(winner).await?;
+        self.target_version = books::target_version(&self.parts, &self.seat, &source, &credential).await.map_err(failed)?;
+        Ok(())
+    }
+
+    async fn write(&mut self, tx: &mut Tx, rotation: &Rotation, state: &State, now: Micros) -> Result<(), StoreError> {
+        let account = &self.seat.account.id;
+        if let (Some(version), Some(source)) = (&self.target_version, &self.seat.resolved.source) {
+            targets::add_version(tx, account, source.id, version).await?;
+        }
+        if !state.stage.is_final() {
+            return accounts::bump_content(tx, account).await;
+        }
+        let target = self.seat.resolved.record.id;
+        if state.stage == Stage::Done {
+            breakers::succeeded(tx, account, target).await?;
+        } else if let Some(class) = state.class.filter(|class| books::breaks(*class)) {
+            let after = self.parts.settings.breaker_after;
+            breakers::failed(tx, account, target, class.as_str(), now, after).await?;
+        }
+        if state.class == Some(FailureClass::PeerIdentity) {
+            books::halt(tx, account, target, &rotation.message).await?;
+        }
+        books::close(tx, &self.seat, rotation, state, now).await
+    }
+
+    fn written(&mut self, rotation: &Rotation, state: &State) {
+        self.target_version = None;
+        if state.stage.is_final() {
+            self.bells.ended(rotation);
+            metrics::counter!("volvelle_rotations_total", "outcome" => state.stage.as_str(),
+                "class" => state.class.map_or("", FailureClass::as_str))
+            .increment(1);
+        }
+    }
+}
+
+/// A password for all hosts of a batch, sealed in the slot for shared values; readers never see it there.
+pub(crate) async fn share_password(parts: &Parts, seat: &Seat, now: Micros, by: &str) -> Result<ItemVersion, EngineError> {
+    let call = seat.call(0, parts.settings.timing.call);
+    let fresh = seat.connector.generate(&call, &seat.policy(), parts.entropy.as_ref())?;
+    let password = fresh.field("password").cloned().unwrap_or_else(|| Secret::from(""));
+    let slot = Slot { account: seat.account.id.clone(), item: seat.item.id, host: SHARED.to_owned() };
+    let mut tx = parts.store.read().await?;
+    let version = versions::newest(&mut tx, &slot).await? + 1;
+    drop(tx);
+    let value = Credential::default().with("password", password);
+    let sealed = parts.vault.seal_version(&seat.account, &seat.item, (SHARED, version), &value).await?;
+    Ok(ItemVersion {
+        version,
+        host: SHARED.to_owned(),
+        state: VersionState::Retired,
+        sealed,
+        created_at: now,
+        created_by: by.to_owned(),
+        reason: "shared".to_owned(),
+        verified_at: None,
+    })
+}

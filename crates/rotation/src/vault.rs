@@ -1,0 +1,138 @@
+//! Seals and opens values at their places. A record opens only in the account, object, version, path and host it was made for.
+
+use volvelle_domain::account::Account;
+use volvelle_domain::ids::Version;
+use volvelle_domain::item::{Item, ItemVersion};
+use volvelle_domain::path::ItemPath;
+use volvelle_domain::target::{Target, TargetVersion};
+use volvelle_domain::{Credential, Secret};
+use volvelle_fragments::Place;
+use volvelle_holder::{Quorum, QuorumError};
+
+/// Purpose of a record that holds a version of an item.
+const ITEM: u8 = 1;
+/// Purpose of a record that holds a version of a target.
+const TARGET: u8 = 2;
+
+/// The quorum, asked in the product's own words. Cheap to clone.
+#[derive(Clone)]
+pub struct Vault(Quorum);
+
+impl Vault {
+    /// A vault over a quorum.
+    #[must_use]
+    pub const fn new(quorum: Quorum) -> Self {
+        Self(quorum)
+    }
+
+    /// The quorum itself.
+    #[must_use]
+    pub const fn quorum(&self) -> &Quorum {
+        &self.0
+    }
+
+    /// Seals one version of one slot of an item.
+    ///
+    /// # Errors
+    /// Too few holders answer.
+    pub async fn seal_version(
+        &self,
+        account: &Account,
+        item: &Item,
+        (host, version): (&str, Version),
+        credential: &Credential,
+    ) -> Result<Vec<u8>, QuorumError> {
+        let place = item_place(account, item, &item.name, host, version);
+        self.0.seal(&place, credential.to_plaintext().expose()).await
+    }
+
+    /// Opens one version of an item.
+    ///
+    /// # Errors
+    /// Too few holders answer, or the record does not belong there.
+    pub async fn open_version(
+        &self,
+        account: &Account,
+        item: &Item,
+        version: &ItemVersion,
+    ) -> Result<Credential, QuorumError> {
+        let place = item_place(account, item, &item.name, &version.host, version.version);
+        self.open(&place, &version.sealed).await
+    }
+
+    /// The record of one version for the item under another name.
+    ///
+    /// # Errors
+    /// As opening and sealing.
+    pub async fn move_version(
+        &self,
+        account: &Account,
+        item: &Item,
+        to: &ItemPath,
+        version: &ItemVersion,
+    ) -> Result<Vec<u8>, QuorumError> {
+        let from = item_place(account, item, &item.name, &version.host, version.version);
+        let to = item_place(account, item, to, &version.host, version.version);
+        self.0.rewrap(&from, &to, &version.sealed).await
+    }
+
+    /// Seals the secret parameters of one version of a target.
+    ///
+    /// # Errors
+    /// Too few holders answer.
+    pub async fn seal_target(
+        &self,
+        account: &Account,
+        target: &Target,
+        version: Version,
+        credential: &Credential,
+    ) -> Result<Vec<u8>, QuorumError> {
+        let place = target_place(account, target, &target.name, version);
+        self.0.seal(&place, credential.to_plaintext().expose()).await
+    }
+
+    /// Opens the secret parameters of one version of a target.
+    ///
+    /// # Errors
+    /// Too few holders answer, or the record does not belong there.
+    pub async fn open_target(
+        &self,
+        account: &Account,
+        target: &Target,
+        version: &TargetVersion,
+    ) -> Result<Credential, QuorumError> {
+        self.open(&target_place(account, target, &target.name, version.version), &version.sealed).await
+    }
+
+    /// The record of one version for the target under another name.
+    ///
+    /// # Errors
+    /// As opening and sealing.
+    pub async fn move_target(
+        &self,
+        account: &Account,
+        target: &Target,
+        to: &ItemPath,
+        version: &TargetVersion,
+    ) -> Result<Vec<u8>, QuorumError> {
+        let from = target_place(account, target, &target.name, version.version);
+        self.0.rewrap(&from, &target_place(account, target, to, version.version), &version.sealed).await
+    }
+
+    async fn open(&self, place: &Place, record: &[u8]) -> Result<Credential, QuorumError> {
+        let mut plain = self.0.open(place, record).await?;
+        let plain = Secret::new(std::mem::take(&mut *plain));
+        Credential::from_plaintext(&plain).ok_or(QuorumError::Record(volvelle_fragments::Error::Encoding("the value")))
+    }
+}
+
+/// The host stands behind the path, after a character that no path contains, so that holders judge by the path.
+fn item_place(account: &Account, item: &Item, name: &ItemPath, host: &str, version: Version) -> Place {
+    let path = if host.is_empty() { name.as_str().to_owned() } else { format!("{name}\n{host}") };
+    Place { realm: account.realm.0, key_id: account.key_id, purpose: ITEM, item: item.uid.0, version, path }
+}
+
+fn target_place(account: &Account, target: &Target, name: &ItemPath, version: Version) -> Place {
+    let path = name.as_str().to_owned();
+    Place { realm: account.realm.0, key_id: account.key_id, purpose: TARGET, item: target.uid.0, version, path }
+}
