@@ -167,7 +167,7 @@ impl Worker {
         message: &str,
     ) -> Result<(), StoreError> {
         let now = self.clock.now();
-        rotations::save(&mut tx, rotation, &state, message, now).await?;
+        rotations::save(&mut tx, rotation, &state, message, now, rotations::Lease::Keep).await?;
         let entry = audit::Entry {
             at: now,
             actor: "volvelle".to_owned(),

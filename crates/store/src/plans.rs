@@ -1,0 +1,1 @@
+//! Whether the statements over the whole store use an index.
