@@ -84,7 +84,7 @@ const MIGRATIONS: &[&str] = &[
         fence BIGINT NOT NULL, lease_owner TEXT NOT NULL, lease_until BIGINT NOT NULL, not_before BIGINT NOT NULL,
         started_at BIGINT NOT NULL, ended_at BIGINT, message TEXT NOT NULL, PRIMARY KEY (account, id))",
     "CREATE UNIQUE INDEX one_open_rotation ON rotations (account, item, host) WHERE open = 1",
-    "CREATE INDEX rotations_waiting ON rotations (not_before, account, id) WHERE open = 1",
+    "CREATE INDEX rotations_waiting ON rotations (not_before, account, id, target, host) WHERE open = 1",
     "CREATE INDEX rotations_leased ON rotations (lease_until) WHERE open = 1",
     "CREATE INDEX rotations_of_item ON rotations (account, item, id, host)",
 ];

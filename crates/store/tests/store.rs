@@ -86,7 +86,7 @@ fn version(number: u32, state: VersionState) -> ItemVersion {
     }
 }
 
-async fn enqueue(store: &Store, slot: &Slot, target: i64) -> volvelle_domain::ids::RotationId {
+async fn enqueue(store: &Store, slot: &Slot, target: i64) -> RotationId {
     let mut tx = store.begin().await.expect("begins");
     let state = State::new(Some(1), vec![]);
     let id = rotations::enqueue(&mut tx, slot, TargetId(target), &state, ("manual", "p-admin"), Micros(10))

@@ -66,3 +66,41 @@ async fn chains_grow_under_many_writers() {
     })
     .await;
 }
+
+fn seqs(page: &audit::Page) -> Vec<i64> {
+    page.entries.iter().map(|chained| chained.seq).collect()
+}
+
+#[tokio::test]
+async fn filters_find_entries_from_either_end() {
+    both(|store| async move {
+        let id = with_account(&store, "one", 1).await;
+        let mut tx = store.begin().await.expect("begins");
+        let mut entries: Vec<Entry> = (1..=2500).map(|n| entry(&format!("/item/{n}"))).collect();
+        for n in [7, 1500, 2400] {
+            entries[n - 1].actor = "p-other".into();
+            entries[n - 1].action = "rotate_item".into();
+        }
+        audit::append(&mut tx, &id, &entries).await.expect("appends");
+        let other = Filter { actor: "p-other".into(), limit: 2, ..Filter::default() };
+        let page = audit::list(&mut tx, &id, &other).await.expect("lists");
+        assert_eq!((seqs(&page), page.next), (vec![7, 1500], Some(1500)));
+        let rest = Filter { after: 1500, ..other.clone() };
+        let page = audit::list(&mut tx, &id, &rest).await.expect("lists");
+        assert_eq!((seqs(&page), page.next), (vec![2400], None));
+        let newest = Filter { order: Order::NewestFirst, ..other.clone() };
+        let page = audit::list(&mut tx, &id, &newest).await.expect("lists");
+        assert_eq!((seqs(&page), page.next), (vec![2400, 1500], Some(1500)));
+        let page = audit::list(&mut tx, &id, &Filter { after: 1500, ..newest }).await.expect("lists");
+        assert_eq!((seqs(&page), page.next), (vec![7], None));
+        let both = Filter { object: "/item/24".into(), action: "rotate_item".into(), limit: 9, ..Filter::default() };
+        assert_eq!(seqs(&audit::list(&mut tx, &id, &both).await.expect("lists")), [2400]);
+        let begins = Filter { object: "/item/249".into(), limit: 99, ..Filter::default() };
+        assert_eq!(audit::list(&mut tx, &id, &begins).await.expect("lists").entries.len(), 11);
+        let none = Filter { actor: "p-oth".into(), limit: 9, ..Filter::default() };
+        assert_eq!(audit::list(&mut tx, &id, &none).await.expect("lists").entries, []);
+        let last = Filter { order: Order::NewestFirst, limit: 2, ..Filter::default() };
+        assert_eq!(seqs(&audit::list(&mut tx, &id, &last).await.expect("lists")), [2500, 2499]);
+    })
+    .await;
+}

@@ -60,3 +60,38 @@ async fn the_incarnation_is_the_one_set_last() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_operators_account_is_known_as_one() {
+    both(|store| async move {
+        let mut tx = store.begin().await.expect("begins");
+        let operator = Account { operator: true, content: 4, generation: 3, ..account("one", 1) };
+        accounts::add(&mut tx, &operator).await.expect("adds");
+        accounts::add(&mut tx, &account("two", 2)).await.expect("adds");
+        let all = accounts::list(&mut tx).await.expect("lists");
+        assert_eq!(all.iter().map(|account| account.operator).collect::<Vec<_>>(), [true, false]);
+        accounts::bump_content(&mut tx, &operator.id).await.expect("bumps");
+        assert_eq!(accounts::stamp(&mut tx, &operator.id).await.expect("stamps"), (3, 5));
+        let nowhere = AccountId("acc-none".into());
+        assert!(matches!(accounts::stamp(&mut tx, &nowhere).await, Err(StoreError::NotFound(_))));
+        assert!(matches!(accounts::bump_content(&mut tx, &nowhere).await, Err(StoreError::NotFound(_))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reader_sees_one_moment() {
+    both(|store| async move {
+        let id = with_account(&store, "one", 1).await;
+        let mut reader = store.read().await.expect("reads");
+        let before = accounts::stamp(&mut reader, &id).await.expect("stamps");
+        let mut tx = store.begin().await.expect("begins");
+        items::add(&mut tx, &item(&id, "/a", None)).await.expect("adds");
+        tx.commit().await.expect("commits");
+        assert_eq!(accounts::stamp(&mut reader, &id).await.expect("stamps"), before);
+        assert!(items::list(&mut reader, &id, "", 9).await.expect("lists").is_empty());
+        drop(reader);
+        assert_ne!(stamp(&store, &id).await, before);
+    })
+    .await;
+}
