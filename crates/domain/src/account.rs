@@ -16,8 +16,12 @@ pub struct Account {
     pub realm: Uid,
     /// The key that new records are sealed under.
     pub key_id: u32,
-    /// Raised by every change of rules, identities, items or values; cached decisions carry it.
+    /// Whether its administrators may make more accounts.
+    pub operator: bool,
+    /// Raised by every change of rules, identities, settings or tokens; cached decisions carry it.
     pub generation: i64,
+    /// Raised by every change of items, values or targets; cached answers carry it.
+    pub content: i64,
     /// When it was made.
     pub created_at: Micros,
     /// What its administrators set.

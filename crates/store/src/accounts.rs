@@ -1,4 +1,4 @@
-//! Accounts: the tenants.
+//! Accounts: the tenants, and the two numbers that tell caches what is stale.
 
 use volvelle_domain::account::{Account, AccountSettings};
 use volvelle_domain::ids::{AccountId, Micros, Uid};
@@ -6,7 +6,7 @@ use volvelle_domain::ids::{AccountId, Micros, Uid};
 use crate::db::{Row, values};
 use crate::{StoreError, Tx};
 
-const COLUMNS: &str = "id, name, realm, key_id, generation, created_at, settings";
+const COLUMNS: &str = "id, name, realm, key_id, operator, generation, content, created_at, settings";
 
 /// Adds an account and begins its audit chain.
 ///
@@ -15,14 +15,16 @@ const COLUMNS: &str = "id, name, realm, key_id, generation, created_at, settings
 pub async fn add(tx: &mut Tx, account: &Account) -> Result<(), StoreError> {
     let settings = serde_json::to_string(&account.settings).map_err(|_| StoreError::Corrupt("settings"))?;
     tx.execute(
-        "INSERT INTO accounts (id, name, realm, key_id, generation, created_at, settings)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO accounts (id, name, realm, key_id, operator, generation, content, created_at, settings)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         values![
             account.id.0.as_str(),
             account.name.as_str(),
             account.realm.0.as_slice(),
             account.key_id,
+            i64::from(account.operator),
             account.generation,
+            account.content,
             account.created_at.0,
             settings
         ],
@@ -74,9 +76,37 @@ pub async fn update_settings(tx: &mut Tx, id: &AccountId, settings: &AccountSett
 /// # Errors
 /// The account does not exist.
 pub async fn bump_generation(tx: &mut Tx, id: &AccountId) -> Result<(), StoreError> {
-    let sql = "UPDATE accounts SET generation = generation + 1 WHERE id = $1";
+    bump(tx, id, "UPDATE accounts SET generation = generation + 1 WHERE id = $1").await
+}
+
+/// Tells everybody who cached an item, a value or a target of this account that it may be stale.
+///
+/// # Errors
+/// The account does not exist.
+pub async fn bump_content(tx: &mut Tx, id: &AccountId) -> Result<(), StoreError> {
+    bump(tx, id, "UPDATE accounts SET content = content + 1 WHERE id = $1").await
+}
+
+async fn bump(tx: &mut Tx, id: &AccountId, sql: &str) -> Result<(), StoreError> {
     let changed = tx.execute(sql, values![id.0.as_str()]).await?;
     if changed == 1 { Ok(()) } else { Err(StoreError::NotFound("the account")) }
+}
+
+/// Generation and content: what was cached under other numbers may be stale.
+///
+/// # Errors
+/// The account does not exist.
+pub async fn stamp(tx: &mut Tx, id: &AccountId) -> Result<(i64, i64), StoreError> {
+    let row = tx.row("SELECT generation, content FROM accounts WHERE id = $1", values![id.0.as_str()]).await?;
+    let row = row.ok_or(StoreError::NotFound("the account"))?;
+    Ok((row.int(0)?, row.int(1)?))
+}
+
+/// Takes the account's row, which every writer of the account takes before any other row.
+pub(crate) async fn lock(tx: &mut Tx, id: &AccountId) -> Result<(), StoreError> {
+    let wait = if tx.locks_rows() { "FOR NO KEY UPDATE" } else { "" };
+    let row = tx.row(&format!("SELECT id FROM accounts WHERE id = $1 {wait}"), values![id.0.as_str()]).await?;
+    row.map(|_| ()).ok_or(StoreError::NotFound("the account"))
 }
 
 fn read(row: &Row) -> Result<Account, StoreError> {
@@ -85,8 +115,10 @@ fn read(row: &Row) -> Result<Account, StoreError> {
         name: row.text(1)?,
         realm: Uid(row.bytes(2, "a realm")?),
         key_id: row.number(3, "a key id")?,
-        generation: row.int(4)?,
-        created_at: Micros(row.int(5)?),
-        settings: serde_json::from_str(&row.text(6)?).map_err(|_| StoreError::Corrupt("settings"))?,
+        operator: row.int(4)? != 0,
+        generation: row.int(5)?,
+        content: row.int(6)?,
+        created_at: Micros(row.int(7)?),
+        settings: serde_json::from_str(&row.text(8)?).map_err(|_| StoreError::Corrupt("settings"))?,
     })
 }

@@ -5,11 +5,17 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use volvelle_domain::ids::{AccountId, Micros};
 
-use crate::db::{Value, values};
+use crate::db::{Row, Value, values};
 use crate::{StoreError, Tx};
 
 /// Entries written by one statement.
 const BATCH: usize = 500;
+
+/// Entries read by one statement.
+const PAGE: u32 = 1000;
+
+/// Entries one question looks at, at most.
+const SCAN: usize = 50_000;
 
 /// What happened. Never a value, key or token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +54,51 @@ pub enum Verdict {
     Whole(i64),
     /// This entry or one before it was changed, left out or moved.
     BrokenAt(i64),
+}
+
+/// Which end of the chain comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// As they were written.
+    #[default]
+    OldestFirst,
+    /// The last one first.
+    NewestFirst,
+}
+
+/// Which entries are wanted. An empty text wants any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The whole actor.
+    pub actor: String,
+    /// The whole action.
+    pub action: String,
+    /// What the object begins with.
+    pub object: String,
+    /// The last entry seen, in the order asked for; 0 = begin with the first.
+    pub after: i64,
+    /// Which comes first.
+    pub order: Order,
+    /// How many, at most.
+    pub limit: u32,
+}
+
+impl Filter {
+    fn admits(&self, entry: &Entry) -> bool {
+        (self.actor.is_empty() || self.actor == entry.actor)
+            && (self.action.is_empty() || self.action == entry.action)
+            && entry.object.starts_with(&self.object)
+    }
+}
+
+/// Some of the entries wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// In the order asked for.
+    pub entries: Vec<Chained>,
+    /// Where to go on ([`Filter::after`]); `None` when there is nothing more. A page may be empty and yet not the last: one
+    /// question looks at a bounded number of entries.
+    pub next: Option<i64>,
 }
 
 /// Appends entries to an account's chain, in order.
@@ -99,23 +150,48 @@ fn link(before: &[u8; 32], seq: i64, text: &str) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// Entries after `after`, at most `limit`, oldest first.
+/// The entries a filter admits. They are read from the chained text, so that nothing outside the hashes can hide one.
 ///
 /// # Errors
 /// The database is not available.
-pub async fn list(tx: &mut Tx, account: &AccountId, after: i64, limit: u32) -> Result<Vec<Chained>, StoreError> {
-    let rows = tx
-        .rows(
-            "SELECT seq, entry, hash FROM audit WHERE account = $1 AND seq > $2 ORDER BY seq LIMIT $3",
-            values![account.0.as_str(), after, limit],
-        )
-        .await?;
-    rows.iter()
-        .map(|row| {
-            let entry = serde_json::from_str(&row.text(1)?).map_err(|_| StoreError::Corrupt("an audit entry"))?;
-            Ok(Chained { seq: row.int(0)?, entry, hash: row.bytes(2, "an audit hash")? })
-        })
-        .collect()
+pub async fn list(tx: &mut Tx, account: &AccountId, filter: &Filter) -> Result<Page, StoreError> {
+    let sql = match filter.order {
+        Order::OldestFirst => {
+            "SELECT seq, entry, hash FROM audit WHERE account = $1 AND seq > $2 ORDER BY seq LIMIT $3"
+        }
+        Order::NewestFirst => {
+            "SELECT seq, entry, hash FROM audit WHERE account = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3"
+        }
+    };
+    let mut after = if filter.order == Order::NewestFirst && filter.after == 0 { i64::MAX } else { filter.after };
+    let wanted = usize::try_from(filter.limit).unwrap_or(usize::MAX);
+    let everything = filter.actor.is_empty() && filter.action.is_empty() && filter.object.is_empty();
+    let size = if everything { PAGE.min(filter.limit) } else { PAGE };
+    let mut entries = Vec::new();
+    let mut seen = 0;
+    while seen < SCAN && entries.len() < wanted {
+        let rows = tx.rows(sql, values![account.0.as_str(), after, size]).await?;
+        if rows.is_empty() {
+            return Ok(Page { entries, next: None });
+        }
+        for row in &rows {
+            let chained = read(row)?;
+            after = chained.seq;
+            if filter.admits(&chained.entry) {
+                entries.push(chained);
+            }
+            if entries.len() == wanted {
+                break;
+            }
+        }
+        seen += rows.len();
+    }
+    Ok(Page { entries, next: Some(after) })
+}
+
+fn read(row: &Row) -> Result<Chained, StoreError> {
+    let entry = serde_json::from_str(&row.text(1)?).map_err(|_| StoreError::Corrupt("an audit entry"))?;
+    Ok(Chained { seq: row.int(0)?, entry, hash: row.bytes(2, "an audit hash")? })
 }
 
 /// Computes the whole chain again and compares it with what is stored.

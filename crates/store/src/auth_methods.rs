@@ -15,6 +15,7 @@ const COLUMNS: &str = "account, id, access_id, name, kind, description, key_hash
 /// # Errors
 /// The name or the access id is taken, or the account does not exist.
 pub async fn add(tx: &mut Tx, method: &AuthMethod) -> Result<AuthMethodId, StoreError> {
+    accounts::bump_generation(tx, &method.account).await?;
     let id = counters::next(tx, &method.account, "auth_method").await?;
     let limits = serde_json::to_string(&method.limits).map_err(|_| StoreError::Corrupt("limits"))?;
     tx.execute(
@@ -36,7 +37,6 @@ pub async fn add(tx: &mut Tx, method: &AuthMethod) -> Result<AuthMethodId, Store
         ],
     )
     .await?;
-    accounts::bump_generation(tx, &method.account).await?;
     Ok(AuthMethodId(id))
 }
 
@@ -72,6 +72,7 @@ pub async fn list(tx: &mut Tx, account: &AccountId, after: &str, limit: u32) -> 
 /// # Errors
 /// It does not exist, or the new name is taken.
 pub async fn update(tx: &mut Tx, method: &AuthMethod) -> Result<(), StoreError> {
+    accounts::bump_generation(tx, &method.account).await?;
     let limits = serde_json::to_string(&method.limits).map_err(|_| StoreError::Corrupt("limits"))?;
     let changed = tx
         .execute(
@@ -88,7 +89,7 @@ pub async fn update(tx: &mut Tx, method: &AuthMethod) -> Result<(), StoreError> 
             ],
         )
         .await?;
-    touched(tx, &method.account, changed).await
+    found(changed)
 }
 
 /// Gives the method a new access key.
@@ -101,31 +102,30 @@ pub async fn set_key_hash(
     hash: &[u8; 32],
     at: Micros,
 ) -> Result<(), StoreError> {
+    accounts::bump_generation(tx, account).await?;
     let changed = tx
         .execute(
             "UPDATE auth_methods SET key_hash = $3, key_changed_at = $4, modified_at = $4 WHERE account = $1 AND id = $2",
             values![account.0.as_str(), id.0, hash.as_slice(), at.0],
         )
         .await?;
-    touched(tx, account, changed).await
+    found(changed)
 }
 
-/// Removes the method and with it every token it was given.
+/// Removes the method, every token it was given and its associations with roles.
 ///
 /// # Errors
 /// It does not exist.
 pub async fn remove(tx: &mut Tx, account: &AccountId, id: AuthMethodId) -> Result<(), StoreError> {
     let key = || values![account.0.as_str(), id.0];
+    accounts::bump_generation(tx, account).await?;
     tx.execute("DELETE FROM tokens WHERE account = $1 AND auth_method = $2", key()).await?;
-    let changed = tx.execute("DELETE FROM auth_methods WHERE account = $1 AND id = $2", key()).await?;
-    touched(tx, account, changed).await
+    tx.execute("DELETE FROM role_assocs WHERE account = $1 AND auth_method = $2", key()).await?;
+    found(tx.execute("DELETE FROM auth_methods WHERE account = $1 AND id = $2", key()).await?)
 }
 
-async fn touched(tx: &mut Tx, account: &AccountId, changed: u64) -> Result<(), StoreError> {
-    if changed != 1 {
-        return Err(StoreError::NotFound("the auth method"));
-    }
-    accounts::bump_generation(tx, account).await
+const fn found(changed: u64) -> Result<(), StoreError> {
+    if changed == 1 { Ok(()) } else { Err(StoreError::NotFound("the auth method")) }
 }
 
 fn read(row: &Row) -> Result<AuthMethod, StoreError> {

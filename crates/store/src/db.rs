@@ -82,14 +82,16 @@ impl Store {
         }))
     }
 
-    /// A transaction to read in. It waits for no writer.
+    /// A transaction to read in: all of it sees the same moment, and waits for no writer.
     ///
     /// # Errors
     /// The database is not available.
     pub async fn read(&self) -> Result<Tx, StoreError> {
         Ok(Tx(match &self.0 {
             Engine::Sqlite { readers, .. } => Inner::Sqlite(readers.begin().await?),
-            Engine::Postgres(pool) => Inner::Postgres(pool.begin().await?),
+            Engine::Postgres(pool) => {
+                Inner::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
+            }
         }))
     }
 }
@@ -232,6 +234,12 @@ impl From<Option<i64>> for Value {
 impl From<u32> for Value {
     fn from(value: u32) -> Self {
         Self::Int(Some(value.into()))
+    }
+}
+
+impl From<Option<&str>> for Value {
+    fn from(value: Option<&str>) -> Self {
+        Self::Text(value.map(str::to_owned))
     }
 }
 

@@ -2,16 +2,26 @@
 //!
 //! What must stay true: values arrive here sealed; a change and its audit entry share a transaction; nobody calls a target
 //! inside one. Each family of tables is a file of functions that take a [`Tx`].
+//!
+//! Rows are locked in one order, so that writers wait for each other and never block each other for good: the account
+//! (every function that raises a number of it begins with that), items and targets, versions, rotations, the audit
+//! head. A transaction that saves a rotation and changes anything else does the rotation last, then the audit entry.
 
 pub mod accounts;
 pub mod audit;
 pub mod auth_methods;
+pub mod breakers;
 mod counters;
 mod db;
 pub mod incarnation;
 pub mod items;
+#[cfg(test)]
+mod plans;
+pub mod roles;
 pub mod rotations;
 mod schema;
+pub mod slots;
+pub mod targets;
 pub mod tokens;
 pub mod versions;
 
@@ -47,6 +57,9 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Database(database) if database.is_unique_violation() => Self::Conflict("it"),
+            sqlx::Error::Database(database) if database.is_foreign_key_violation() => {
+                Self::NotFound("what it belongs to")
+            }
             _ => Self::Unavailable(error),
         }
     }

@@ -6,6 +6,9 @@ use volvelle_domain::ids::{AccountId, AuthMethodId, Micros};
 use crate::db::{Row, values};
 use crate::{StoreError, Tx, accounts};
 
+/// Tokens that one [`purge_expired`] removes at most.
+pub const PURGED: u64 = 1000;
+
 /// Stores a token.
 ///
 /// # Errors
@@ -43,16 +46,22 @@ pub async fn find(tx: &mut Tx, hash: &[u8; 32]) -> Result<Option<Token>, StoreEr
 /// It does not exist.
 pub async fn revoke(tx: &mut Tx, hash: &[u8; 32]) -> Result<(), StoreError> {
     let token = find(tx, hash).await?.ok_or(StoreError::NotFound("the token"))?;
-    tx.execute("DELETE FROM tokens WHERE hash = $1", values![hash.as_slice()]).await?;
-    accounts::bump_generation(tx, &token.account).await
+    accounts::bump_generation(tx, &token.account).await?;
+    let changed = tx.execute("DELETE FROM tokens WHERE hash = $1", values![hash.as_slice()]).await?;
+    if changed == 1 { Ok(()) } else { Err(StoreError::NotFound("the token")) }
 }
 
-/// Removes the tokens that ended at `now` or before, and tells how many.
+/// Removes tokens that ended at `now` or before, at most [`PURGED`], and tells how many.
 ///
 /// # Errors
 /// The database is not available.
 pub async fn purge_expired(tx: &mut Tx, now: Micros) -> Result<u64, StoreError> {
-    tx.execute("DELETE FROM tokens WHERE expires_at <= $1", values![now.0]).await
+    let skip = if tx.locks_rows() { "FOR UPDATE SKIP LOCKED" } else { "" };
+    let sql = format!(
+        "DELETE FROM tokens WHERE hash IN
+         (SELECT hash FROM tokens WHERE expires_at <= $1 ORDER BY expires_at LIMIT {PURGED} {skip})"
+    );
+    tx.execute(&sql, values![now.0]).await
 }
 
 fn read(row: &Row) -> Result<Token, StoreError> {

@@ -1,11 +1,12 @@
-//! Versions of a slot, and the two moves of the protocol that change which of them counts.
+//! Versions of a slot, and the two moves of the protocol that change which of them counts. Every change raises the
+//! account's content number.
 
 use volvelle_domain::ids::{AccountId, ItemId, Micros, Version};
 use volvelle_domain::item::{ItemVersion, VersionState};
 use volvelle_domain::rotation::{Dropped, Witness};
 
-use crate::db::{Row, values};
-use crate::{StoreError, Tx};
+use crate::db::{Row, Value, values};
+use crate::{StoreError, Tx, accounts};
 
 const COLUMNS: &str = "version, host, state, sealed, created_at, created_by, reason, verified_at";
 
@@ -20,11 +21,19 @@ pub struct Slot {
     pub host: String,
 }
 
+impl Slot {
+    /// The beginning of every key that belongs to the slot.
+    pub(crate) fn key(&self) -> Vec<Value> {
+        values![self.account.0.as_str(), self.item.0, self.host.as_str()]
+    }
+}
+
 /// Stores a version.
 ///
 /// # Errors
 /// The number is taken, or the slot has a current version and this claims to be one too.
 pub async fn add(tx: &mut Tx, slot: &Slot, version: &ItemVersion) -> Result<(), StoreError> {
+    accounts::bump_content(tx, &slot.account).await?;
     tx.execute(
         "INSERT INTO item_versions
          (account, item, version, host, state, sealed, created_at, created_by, reason, verified_at)
@@ -53,8 +62,7 @@ pub async fn add(tx: &mut Tx, slot: &Slot, version: &ItemVersion) -> Result<(), 
 pub async fn find(tx: &mut Tx, slot: &Slot, version: Version) -> Result<Option<ItemVersion>, StoreError> {
     let sql =
         format!("SELECT {COLUMNS} FROM item_versions WHERE account = $1 AND item = $2 AND host = $3 AND version = $4");
-    let row = tx.row(&sql, values![slot.account.0.as_str(), slot.item.0, slot.host.as_str(), version]).await?;
-    row.map(|row| read(&row)).transpose()
+    tx.row(&sql, numbered(slot, version)).await?.map(|row| read(&row)).transpose()
 }
 
 /// All versions kept of a slot, newest first.
@@ -65,7 +73,38 @@ pub async fn list(tx: &mut Tx, slot: &Slot) -> Result<Vec<ItemVersion>, StoreErr
     let sql = format!(
         "SELECT {COLUMNS} FROM item_versions WHERE account = $1 AND item = $2 AND host = $3 ORDER BY version DESC"
     );
-    tx.rows(&sql, values![slot.account.0.as_str(), slot.item.0, slot.host.as_str()]).await?.iter().map(read).collect()
+    tx.rows(&sql, slot.key()).await?.iter().map(read).collect()
+}
+
+/// All versions kept of an item, of every host, newest first.
+///
+/// # Errors
+/// The database is not available.
+pub async fn list_item(tx: &mut Tx, account: &AccountId, item: ItemId) -> Result<Vec<ItemVersion>, StoreError> {
+    let sql =
+        format!("SELECT {COLUMNS} FROM item_versions WHERE account = $1 AND item = $2 ORDER BY version DESC, host");
+    tx.rows(&sql, values![account.0.as_str(), item.0]).await?.iter().map(read).collect()
+}
+
+/// The current version of every host of an item, by host.
+///
+/// # Errors
+/// The database is not available.
+pub async fn current_of(tx: &mut Tx, account: &AccountId, item: ItemId) -> Result<Vec<ItemVersion>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM item_versions WHERE account = $1 AND item = $2 AND state = 'current' ORDER BY host"
+    );
+    tx.rows(&sql, values![account.0.as_str(), item.0]).await?.iter().map(read).collect()
+}
+
+/// The highest number kept of a slot; 0 if there is none.
+///
+/// # Errors
+/// The database is not available.
+pub async fn newest(tx: &mut Tx, slot: &Slot) -> Result<Version, StoreError> {
+    let sql = "SELECT COALESCE(MAX(version), 0) FROM item_versions WHERE account = $1 AND item = $2 AND host = $3";
+    let row = tx.row(sql, slot.key()).await?;
+    row.ok_or(StoreError::Corrupt("a version number"))?.number(0, "a version number")
 }
 
 /// The versions one of which opens the account: candidates, current and grace, newest first.
@@ -90,6 +129,7 @@ pub async fn settle(
     dropped: &[Dropped],
     at: Micros,
 ) -> Result<(), StoreError> {
+    accounts::bump_content(tx, &slot.account).await?;
     for drop in dropped {
         if drop.witness() != winner || drop.version() == winner.version() {
             return Err(StoreError::Forbidden("dropping a version without a witness of the winner"));
@@ -102,16 +142,54 @@ pub async fn settle(
         .execute(
             "UPDATE item_versions SET state = 'current', verified_at = $5
              WHERE account = $1 AND item = $2 AND host = $3 AND version = $4",
-            values![slot.account.0.as_str(), slot.item.0, slot.host.as_str(), winner.version(), at.0],
+            [numbered(slot, winner.version()), values![at.0]].concat(),
         )
         .await?;
-    if changed == 1 { Ok(()) } else { Err(StoreError::NotFound("the version")) }
+    found(changed)
+}
+
+/// Writes down that a version was witnessed to open the account.
+///
+/// # Errors
+/// It is not kept.
+pub async fn mark_verified(tx: &mut Tx, slot: &Slot, version: Version, at: Micros) -> Result<(), StoreError> {
+    accounts::bump_content(tx, &slot.account).await?;
+    let sql = "UPDATE item_versions SET verified_at = $5
+               WHERE account = $1 AND item = $2 AND host = $3 AND version = $4";
+    found(tx.execute(sql, [numbered(slot, version), values![at.0]].concat()).await?)
+}
+
+/// Replaces the sealed record by another of the same credential.
+///
+/// # Errors
+/// It is not kept.
+pub async fn replace_sealed(tx: &mut Tx, slot: &Slot, version: Version, sealed: &[u8]) -> Result<(), StoreError> {
+    accounts::bump_content(tx, &slot.account).await?;
+    let sql = "UPDATE item_versions SET sealed = $5 WHERE account = $1 AND item = $2 AND host = $3 AND version = $4";
+    found(tx.execute(sql, [numbered(slot, version), values![sealed]].concat()).await?)
+}
+
+/// Removes a version kept for history.
+///
+/// # Errors
+/// It is not kept; [`StoreError::Forbidden`] unless it is retired or rejected.
+pub async fn remove_version(tx: &mut Tx, slot: &Slot, version: Version) -> Result<(), StoreError> {
+    accounts::bump_content(tx, &slot.account).await?;
+    let sql = "DELETE FROM item_versions WHERE account = $1 AND item = $2 AND host = $3 AND version = $4
+               AND state IN ('retired', 'rejected')";
+    if tx.execute(sql, numbered(slot, version)).await? == 1 {
+        return Ok(());
+    }
+    match find(tx, slot, version).await? {
+        Some(_) => Err(StoreError::Forbidden("removing a version that may open the account")),
+        None => Err(StoreError::NotFound("the version")),
+    }
 }
 
 async fn set_state(tx: &mut Tx, slot: &Slot, version: Version, state: VersionState) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE item_versions SET state = $5 WHERE account = $1 AND item = $2 AND host = $3 AND version = $4",
-        values![slot.account.0.as_str(), slot.item.0, slot.host.as_str(), version, name(state)],
+        [numbered(slot, version), values![name(state)]].concat(),
     )
     .await?;
     Ok(())
@@ -122,13 +200,22 @@ async fn set_state(tx: &mut Tx, slot: &Slot, version: Version, state: VersionSta
 /// # Errors
 /// The database is not available.
 pub async fn prune(tx: &mut Tx, slot: &Slot, keep: u32) -> Result<u64, StoreError> {
+    accounts::bump_content(tx, &slot.account).await?;
     tx.execute(
         "DELETE FROM item_versions WHERE account = $1 AND item = $2 AND host = $3 AND state IN ('retired', 'rejected')
          AND version NOT IN (SELECT version FROM item_versions
              WHERE account = $1 AND item = $2 AND host = $3 ORDER BY version DESC LIMIT $4)",
-        values![slot.account.0.as_str(), slot.item.0, slot.host.as_str(), keep],
+        [slot.key(), values![keep]].concat(),
     )
     .await
+}
+
+fn numbered(slot: &Slot, version: Version) -> Vec<Value> {
+    [slot.key(), values![version]].concat()
+}
+
+const fn found(changed: u64) -> Result<(), StoreError> {
+    if changed == 1 { Ok(()) } else { Err(StoreError::NotFound("the version")) }
 }
 
 const fn name(state: VersionState) -> &'static str {
