@@ -48,7 +48,7 @@ pub const FIXED: &[&str] = &[
     "gateway-rotate-secret rotate-secret | rotated-secret rotate | 200 | Rotates now and waits for the outcome | {name} | name:str*,rotate-all-services:bool,RotateAllServicesBoolean:bool",
     "rotated-secret-delete | rotated-secret delete | 200 | Deletes a rotated secret | {item_id, item_name, version_deleted, deletion_date} | name:str*,version:int=-1,force-delete:bool",
     "rotated-secret-verify | rotated-secret verify | 200 | Says whether the stored value still opens the account | {hosts} | name:str*",
-    "rotated-secret-repair | rotated-secret repair | 200 | Brings store and target together again | {hosts} | name:str*",
+    "rotated-secret-repair | rotated-secret repair | 200 | Brings store and target together again | {hosts} | name:str*,rotated-password:str!,key-data-base64:str!",
     "rotation-list | rotated-secret history | 200 | Lists the rotations of a secret | {rotations, next_page} | name:str*,pagination-token:str,limit:int",
     "describe-item | describe-item | 200 | Shows an item | Item | name:str*,item-id:int,display-id:str,show-versions:bool,gateway-details:bool,services-details:bool,bastion-details:bool,accessibility:str=regular",
     "list-items | list-items | 200 | Lists items | {items, folders, has_next, next_page} | path:str,filter:str,tag:str,type:list,sub-types:list,current-folder:bool,minimal-view:bool,modified-after:int,auto-pagination:str=enabled,pagination-token:str,accessibility:str=regular",

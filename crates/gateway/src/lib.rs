@@ -1,12 +1,19 @@
-//! The server: configuration, accept loop, routes, errors, credentials, and the holders a development
-//! set-up runs as children. Operations plug in through [`server::Operations`].
+//! The server: configuration, accept loop, routes, errors, credentials, the operations, and the holders a development
+//! set-up runs as children.
 
+pub mod app;
 pub mod children;
 pub mod committer;
 pub mod config;
 pub mod credentials;
+pub mod ctx;
 pub mod error;
+pub mod ops;
+pub mod params;
+pub mod reading;
+mod refusals;
 pub mod server;
+pub mod shape;
 pub mod throttle;
 pub mod trail;
 

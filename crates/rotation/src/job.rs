@@ -264,7 +264,7 @@ impl Job for SlotJob {
             breakers::succeeded(tx, account, target).await?;
         } else if let Some(class) = state.class.filter(|class| books::breaks(*class)) {
             let after = self.parts.settings.breaker_after;
-            breakers::failed(tx, account, target, class.as_str(), now, after).await?;
+            breakers::failed(tx, (account, target), class.as_str(), now, after).await?;
         }
         if state.class == Some(FailureClass::PeerIdentity) {
             books::halt(tx, account, target, &rotation.message).await?;

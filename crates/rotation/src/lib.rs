@@ -22,7 +22,7 @@ use volvelle_holder::QuorumError;
 use volvelle_store::{Store, StoreError};
 
 pub use engine::{Engine, Outcome};
-pub use mend::{HostReport, Mended};
+pub use mend::{HostReport, Mended, evidence_word};
 pub use seat::{Resolved, Seat};
 pub use vault::Vault;
 pub use worker::{Job, Jobs, Timing, Worker};

@@ -22,7 +22,7 @@ pub trait Jobs: Send + Sync + 'static {
 
 /// What a worker needs done outside the store for one rotation: sealing, opening, the connector's calls, and the books.
 #[async_trait]
-pub trait Job: Send {
+pub trait Job: Send + Sync {
     /// Whose credential logs in.
     fn acting(&self) -> ActingAs;
     /// The secret's path, for the audit log.

@@ -58,6 +58,16 @@ pub async fn find_by_access_id(tx: &mut Tx, access_id: &AccessId) -> Result<Opti
     tx.row(&sql, values![access_id.0.as_str()]).await?.map(|row| read(&row)).transpose()
 }
 
+/// The auth method with that number.
+///
+/// # Errors
+/// It does not exist.
+pub async fn load(tx: &mut Tx, account: &AccountId, id: AuthMethodId) -> Result<AuthMethod, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM auth_methods WHERE account = $1 AND id = $2");
+    let row = tx.row(&sql, values![account.0.as_str(), id.0]).await?.ok_or(StoreError::NotFound("the auth method"))?;
+    read(&row)
+}
+
 /// Auth methods by name, those after `after`, at most `limit`.
 ///
 /// # Errors

@@ -186,6 +186,24 @@ pub async fn remove_version(tx: &mut Tx, slot: &Slot, version: Version) -> Resul
     }
 }
 
+/// Makes a new version of a static secret the current one; the former one is retired.
+///
+/// # Errors
+/// [`StoreError::Forbidden`] for anything that rotates: there only a witness makes a version current.
+pub async fn supersede(tx: &mut Tx, slot: &Slot, version: &ItemVersion) -> Result<(), StoreError> {
+    let account = slot.account.0.as_str();
+    let kind = "SELECT id FROM items WHERE account = $1 AND id = $2 AND kind = 'static'";
+    if tx.row(kind, values![account, slot.item.0]).await?.is_none() {
+        return Err(StoreError::Forbidden("a current version without a witness"));
+    }
+    tx.execute(
+        "UPDATE item_versions SET state = 'retired' WHERE account = $1 AND item = $2 AND host = $3 AND state = 'current'",
+        values![account, slot.item.0, slot.host.as_str()],
+    )
+    .await?;
+    add(tx, slot, version).await
+}
+
 async fn set_state(tx: &mut Tx, slot: &Slot, version: Version, state: VersionState) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE item_versions SET state = $5 WHERE account = $1 AND item = $2 AND host = $3 AND version = $4",

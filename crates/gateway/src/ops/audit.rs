@@ -28,15 +28,15 @@ pub async fn list(ctx: &Ctx<'_>, params: &Params) -> Answer {
         action: text("action"),
         object: text("object"),
         order: audit::Order::NewestFirst,
-        beyond: params.text("pagination-token").and_then(|token| token.parse().ok()),
+        after: params.text("pagination-token").and_then(|token| token.parse().ok()).unwrap_or(0),
         limit,
     };
     let mut tx = ctx.app.store.read().await?;
-    let entries = audit::search(&mut tx, ctx.id(), &filter).await?;
+    let page = audit::list(&mut tx, ctx.id(), &filter).await?;
     drop(tx);
-    let full = entries.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
-    let next = entries.last().filter(|_| full).map(|last| last.seq.to_string()).unwrap_or_default();
-    let entries: Vec<Value> = entries
+    let next = page.next.map(|seq| seq.to_string()).unwrap_or_default();
+    let entries: Vec<Value> = page
+        .entries
         .iter()
         .map(|chained| {
             let e = &chained.entry;

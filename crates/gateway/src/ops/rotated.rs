@@ -329,6 +329,7 @@ pub async fn history(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let item = ctx.item(&params.path("name")?, "list").await?;
     let limit = params.number::<u32>("limit")?.unwrap_or(50).clamp(1, 1000);
     let before = params.text("pagination-token").and_then(|token| token.parse().ok()).unwrap_or(i64::MAX);
+    let before = volvelle_domain::ids::RotationId(before);
     let mut tx = ctx.app.store.read().await?;
     let page = rotations::history_before(&mut tx, ctx.id(), item.id, before, limit).await?;
     let full = page.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
