@@ -1,6 +1,6 @@
 //! Proof that answers were computed with the fragment behind a public share: RFC 9497, section 2.2, batched.
 
-use curve25519_dalek::constants::RISTRETTO_BASEPOINT_POINT;
+use curve25519_dalek::constants::RISTRETTO_BASEPOINT_TABLE;
 use curve25519_dalek::ristretto::RistrettoPoint;
 use curve25519_dalek::scalar::Scalar;
 use curve25519_dalek::traits::{Identity as _, VartimeMultiscalarMul as _};
@@ -56,6 +56,19 @@ pub fn prove(share: &PrfShare, inputs: &[&[u8]], answers: &[Partial]) -> Result<
     proof
 }
 
+/// Evaluates many inputs and proves all of it at once: the encoded answers and their proof.
+///
+/// # Errors
+/// No input, or one that cannot be hashed.
+pub fn answer(share: &PrfShare, inputs: &[&[u8]]) -> Result<(Vec<[u8; 32]>, Proof), Error> {
+    let points = points(inputs)?;
+    let answers: Vec<Partial> = points.iter().map(|point| Partial(point * share.scalar())).collect();
+    let mut r = Scalar::random(&mut OsRng);
+    let proof = prove_with(share, &points, &answers, &r);
+    r.zeroize();
+    Ok((answers.iter().map(Partial::to_bytes).collect(), proof?))
+}
+
 /// Checks a proof.
 ///
 /// # Errors
@@ -77,7 +90,7 @@ pub(crate) fn prove_with(
     let public = share.public();
     let (m, _) = composites(&public, inputs, answers)?;
     let z = m * share.scalar();
-    let c = challenge(&public, &m, &z, &(RISTRETTO_BASEPOINT_POINT * r), &(m * r))?;
+    let c = challenge(&public, &m, &z, &(r * RISTRETTO_BASEPOINT_TABLE), &(m * r))?;
     Ok(Proof { c, s: r - c * share.scalar() })
 }
 
