@@ -119,7 +119,9 @@ impl<'a> Sealed<'a> {
         if known { Ok(Self { bytes }) } else { Err(Error::Encoding("the record")) }
     }
 
-    fn key_id(&self) -> u32 {
+    /// The key the record was sealed under.
+    #[must_use]
+    pub fn key_id(&self) -> u32 {
         u32::from_be_bytes([self.bytes[22], self.bytes[23], self.bytes[24], self.bytes[25]])
     }
 
@@ -213,6 +215,12 @@ impl Record {
 
     fn sealed(&self) -> Sealed<'_> {
         Sealed { bytes: &self.bytes }
+    }
+
+    /// The bytes to store.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// The bytes to store.
