@@ -3,6 +3,7 @@
 mod bulk;
 mod print;
 mod secrets;
+mod serve;
 mod session;
 mod tree;
 
@@ -71,6 +72,8 @@ fn run(ops: &[Operation], matches: &ArgMatches) -> Result<(), Failed> {
         "completions" => return tree::completions(ops, leaf),
         "man" => return tree::man(ops, leaf),
         "configure" => return session::configure(leaf),
+        "dev" => return serve::dev(leaf),
+        "gateway" => return serve::gateway(leaf),
         _ => {}
     }
     let Some(op) = ops.iter().find(|o| o.cli.contains(&path)).or_else(|| volvelle_api::find(ops, &path)) else {

@@ -56,6 +56,7 @@ pub fn command(ops: &[Operation]) -> Command {
             .about("Prints completions for a shell")
             .arg(Arg::new("shell").required(true).value_parser(clap::value_parser!(clap_complete::Shell))),
     )
+    .subcommands(crate::serve::commands())
     .subcommand(Command::new("man").about("Writes man pages").arg(Arg::new("dir").required(true)))
 }
 

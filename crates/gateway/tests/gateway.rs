@@ -188,6 +188,8 @@ async fn reads_of_many_are_in_an_unbroken_chain() {
             realm: Uid([n; 16]),
             key_id: 1,
             generation: 0,
+            content: 0,
+            operator: false,
             created_at: Micros(0),
             settings: AccountSettings::default(),
         };

@@ -133,19 +133,10 @@ impl Engine {
             return Ok(LONGEST_SLEEP);
         }
         let now = self.parts.clock.now();
-        let mut tx = self.parts.store.read().await?;
-        let wake = rotations::next_wake(&mut tx, now).await?;
-        drop(tx);
-        match wake {
-            None => return Ok(LONGEST_SLEEP),
-            Some(at) if at > now => {
-                let micros = u64::try_from(at.0 - now.0).unwrap_or(0);
-                return Ok(Duration::from_micros(micros).min(LONGEST_SLEEP));
-            }
-            Some(_) => {}
-        }
         let limit = u32::try_from(free).unwrap_or(u32::MAX);
-        for rotation in self.worker.claim(limit, self.parts.settings.per_target).await? {
+        let claimed = self.worker.claim(limit, self.parts.settings.per_target).await?;
+        let short = claimed.len() < free;
+        for rotation in claimed {
             let Ok(slot) = Arc::clone(slots).try_acquire_owned() else { break };
             let (worker, bells) = (Arc::clone(&self.worker), self.bells.clone());
             tasks.spawn(async move {
@@ -157,7 +148,13 @@ impl Engine {
                 bells.work();
             });
         }
-        Ok(LONGEST_SLEEP.min(Duration::from_millis(200)))
+        if !short {
+            return Ok(Duration::from_millis(50));
+        }
+        let mut tx = self.parts.store.read().await?;
+        let wake = rotations::next_wake(&mut tx, now).await?;
+        let until = wake.map_or(i64::MAX, |at| at.0.saturating_sub(self.parts.clock.now().0).max(1_000));
+        Ok(LONGEST_SLEEP.min(Duration::from_micros(until.unsigned_abs())))
     }
 
     /// Puts a rotation of every slot of a secret into the queue; those under way are found. The first numbers are those to wait

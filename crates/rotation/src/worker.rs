@@ -235,8 +235,9 @@ impl Worker {
             versions::settle(&mut tx, slot, *winner, dropped, now).await?;
         }
         let lease = Lease::Until(later(now, self.timing.lease));
-        rotations::save(&mut tx, &drive.rotation, &state, &with.message, now, lease).await?;
         drive.job.write(&mut tx, &drive.rotation, &state, now).await?;
+        // After items and versions, before the audit log: everybody locks in this order.
+        rotations::save(&mut tx, &drive.rotation, &state, &with.message, now, lease).await?;
         let object = drive.job.object();
         let entries: Vec<_> = drive.passed.iter().map(|stage| entry(&drive.rotation, &object, *stage, now)).collect();
         audit::append(&mut tx, &drive.rotation.slot.account, &entries).await?;

@@ -47,7 +47,7 @@ pub async fn add(tx: &mut Tx, role: &Role) -> Result<RoleId, StoreError> {
 /// # Errors
 /// The database is not available.
 pub async fn find(tx: &mut Tx, account: &AccountId, name: &ItemPath) -> Result<Option<Role>, StoreError> {
-    let roles = gather(tx, "account = $1 AND name = $2", &values![account.0.as_str(), name.as_str()]).await?;
+    let roles = gather(tx, "account = $1 AND name = $2", values![account.0.as_str(), name.as_str()]).await?;
     Ok(roles.into_iter().next())
 }
 
@@ -56,7 +56,7 @@ pub async fn find(tx: &mut Tx, account: &AccountId, name: &ItemPath) -> Result<O
 /// # Errors
 /// The database is not available.
 pub async fn load_all(tx: &mut Tx, account: &AccountId) -> Result<Vec<Role>, StoreError> {
-    gather(tx, "account = $1 ORDER BY name", &values![account.0.as_str()]).await
+    gather(tx, "account = $1 ORDER BY name", values![account.0.as_str()]).await
 }
 
 /// Roles by name, those after `after`, at most `limit`.
@@ -65,7 +65,7 @@ pub async fn load_all(tx: &mut Tx, account: &AccountId) -> Result<Vec<Role>, Sto
 /// The database is not available.
 pub async fn list(tx: &mut Tx, account: &AccountId, after: &str, limit: u32) -> Result<Vec<Role>, StoreError> {
     let which = "account = $1 AND name > $2 ORDER BY name LIMIT $3";
-    gather(tx, which, &values![account.0.as_str(), after, limit]).await
+    gather(tx, which, values![account.0.as_str(), after, limit]).await
 }
 
 /// Replaces name, description and protection of the role with this number.
@@ -171,7 +171,7 @@ pub async fn add_assoc(tx: &mut Tx, account: &AccountId, role: RoleId, assoc: &R
     Ok(())
 }
 
-/// Replaces the claims an association asks for. `case_sensitive` is a column of the association, not a mode of this function.
+/// Replaces the claims an association asks for, and whether they are compared with case.
 ///
 /// # Errors
 /// It does not exist.
@@ -230,10 +230,10 @@ pub async fn assocs_of(
 }
 
 /// Roles with everything that belongs to them, in three statements however many there are.
-async fn gather(tx: &mut Tx, which: &str, arguments: &[Value]) -> Result<Vec<Role>, StoreError> {
+async fn gather(tx: &mut Tx, which: &str, arguments: Vec<Value>) -> Result<Vec<Role>, StoreError> {
     let columns = "account, id, name, description, delete_protection, created_at, modified_at";
     let sql = format!("SELECT {columns} FROM roles WHERE {which}");
-    let mut roles: Vec<Role> = tx.rows(&sql, arguments.to_vec()).await?.iter().map(read).collect::<Result<_, _>>()?;
+    let mut roles: Vec<Role> = tx.rows(&sql, arguments.clone()).await?.iter().map(read).collect::<Result<_, _>>()?;
     if roles.is_empty() {
         return Ok(roles);
     }
@@ -243,14 +243,14 @@ async fn gather(tx: &mut Tx, which: &str, arguments: &[Value]) -> Result<Vec<Rol
         "SELECT role, path, rule_type, capabilities, ttl_minutes, set_at FROM role_rules
          WHERE account = $1 AND role {these} ORDER BY place"
     );
-    for row in tx.rows(&sql, arguments.to_vec()).await? {
+    for row in tx.rows(&sql, arguments.clone()).await? {
         if let Some(place) = places.get(&RoleId(row.int(0)?)) {
             roles[*place].rules.push(read_rule(&row)?);
         }
     }
     let sql =
         format!("SELECT {ASSOC_COLUMNS} FROM {ASSOC_TABLES} WHERE a.account = $1 AND a.role {these} ORDER BY a.place");
-    for row in tx.rows(&sql, arguments.to_vec()).await? {
+    for row in tx.rows(&sql, arguments).await? {
         let (role, assoc) = read_assoc(&row)?;
         if let Some(place) = places.get(&role) {
             roles[*place].assocs.push(assoc);

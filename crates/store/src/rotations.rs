@@ -1,4 +1,4 @@
-//! The queue of rotations: its rows, and who works on them ([`leases`]).
+//! The queue of rotations: its rows, and who works on them (the file of leases).
 //!
 //! A slot has at most one rotation that has not ended.
 

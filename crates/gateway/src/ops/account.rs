@@ -37,11 +37,17 @@ pub enum Rank {
     Tenant,
 }
 
-/// Makes an account with a key of its own and an administrator who may do everything in it.
+/// Makes an account with a key of its own and an administrator, with these credentials, who may do everything in it.
 ///
 /// # Errors
 /// The key cannot be generated (every holder must be up), or the store failed.
-pub async fn found(parts: &Parts, name: &str, rank: Rank, entry: Option<(&AccountId, audit::Entry)>) -> Result<Founded, ApiError> {
+pub async fn found(
+    parts: &Parts,
+    name: &str,
+    (access_id, key): (AccessId, Secret),
+    rank: Rank,
+    entry: Option<(&AccountId, audit::Entry)>,
+) -> Result<Founded, ApiError> {
     let (entropy, now) = (parts.entropy.as_ref(), parts.clock.now());
     let mut realm = [0; 16];
     entropy.fill(&mut realm);
@@ -57,12 +63,11 @@ pub async fn found(parts: &Parts, name: &str, rank: Rank, entry: Option<(&Accoun
         created_at: now,
         settings: AccountSettings::default(),
     };
-    let key = credentials::access_key(entropy);
     let path = |text: &str| ItemPath::parse(text).map_err(|_| ApiError::Internal);
     let method = AuthMethod {
         account: account.id.clone(),
         id: AuthMethodId(0),
-        access_id: credentials::access_id(entropy),
+        access_id,
         name: path("/admin")?,
         kind: "api_key".to_owned(),
         description: "the administrator".to_owned(),
@@ -120,7 +125,9 @@ pub async fn create(ctx: &Ctx<'_>, params: &Params) -> Answer {
     }
     let name = params.text("name").ok_or_else(|| bad("name", "is required"))?;
     let entry = ctx.entry(name, "ok", "");
-    let founded = found(ctx.app.engine.parts(), name, Rank::Tenant, Some((ctx.id(), entry))).await?;
+    let parts = ctx.app.engine.parts();
+    let admin = (credentials::access_id(parts.entropy.as_ref()), credentials::access_key(parts.entropy.as_ref()));
+    let founded = found(parts, name, admin, Rank::Tenant, Some((ctx.id(), entry))).await?;
     ctx.note();
     let key = founded.access_key.expose_str().unwrap_or_default();
     Ok(json!({"account_id": founded.account.0, "access_id": founded.access_id.0, "access_key": key}))

@@ -447,17 +447,36 @@ pub async fn trust(ctx: &Ctx<'_>, params: &Params) -> Answer {
     if accepted.is_empty() {
         return Err(ApiError::Conflict("the host shows another fingerprint than the one given; nothing was changed".to_owned()));
     }
+    let by_hand = without_given_key(ctx, &before, &secret).await?;
     let mut tx = ctx.app.store.begin().await?;
     let mut target = targets::lock(&mut tx, ctx.id(), before.id).await?;
     target.pinned.retain(|old| !accepted.iter().any(|new| new.address == old.address));
     target.pinned.extend(accepted.iter().cloned());
-    target.params.remove("host-key");
     target.halted.clear();
     target.modified_at = ctx.now;
     targets::update(&mut tx, &target).await?;
+    if let Some(version) = &by_hand {
+        targets::add_version(&mut tx, ctx.id(), target.id, version).await?;
+    }
     breakers::succeeded(&mut tx, ctx.id(), target.id).await?;
     ctx.commit(tx, name.as_str(), &fingerprints(&accepted)).await?;
     Ok(json!({"pins": accepted.iter().map(shape::pin).collect::<Vec<_>>(), "accepted": true}))
+}
+
+/// The next version of a target whose host key was given by hand: the accepted one takes its place.
+async fn without_given_key(
+    ctx: &Ctx<'_>,
+    before: &Target,
+    secret: &Credential,
+) -> Result<Option<TargetVersion>, ApiError> {
+    if !before.params.contains_key("host-key") {
+        return Ok(None);
+    }
+    let mut target = before.clone();
+    target.params.remove("host-key");
+    let number = before.last_version + 1;
+    let sealed = ctx.app.vault.seal_target(ctx.account(), before, number, secret).await?;
+    Ok(Some(new_version(ctx, &target, number, sealed)))
 }
 
 #[cfg(test)]

@@ -104,3 +104,20 @@ async fn filters_find_entries_from_either_end() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn one_question_looks_at_a_bounded_number_of_entries_and_says_where_to_go_on() {
+    both(|store| async move {
+        let id = with_account(&store, "one", 1).await;
+        let mut tx = store.begin().await.expect("begins");
+        let mut entries = vec![entry("/a"); 50_001];
+        entries[50_000].object = "/wanted".into();
+        audit::append(&mut tx, &id, &entries).await.expect("appends");
+        let wanted = Filter { object: "/wanted".into(), limit: 9, ..Filter::default() };
+        let page = audit::list(&mut tx, &id, &wanted).await.expect("lists");
+        assert_eq!((seqs(&page), page.next), (vec![], Some(50_000)));
+        let page = audit::list(&mut tx, &id, &Filter { after: 50_000, ..wanted }).await.expect("lists");
+        assert_eq!((seqs(&page), page.next), (vec![50_001], None));
+    })
+    .await;
+}

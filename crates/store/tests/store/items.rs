@@ -217,3 +217,39 @@ async fn every_change_of_content_is_told_apart_from_a_change_of_rules() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_locked_item_is_changed_by_one_writer_at_a_time() {
+    both(|store| async move {
+        let one = with_account(&store, "one", 1).await;
+        let mut tx = store.begin().await.expect("begins");
+        let target = with_target(&mut tx, &one, "/t").await;
+        let id = items::add(&mut tx, &item(&one, "/a", Some(rotator(target)))).await.expect("adds");
+        tx.commit().await.expect("commits");
+        let mut writers = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (store, one) = (store.clone(), one.clone());
+            writers.spawn(async move {
+                for _ in 0..10 {
+                    let mut tx = store.begin().await.expect("begins");
+                    let mut item = items::lock(&mut tx, &one, id).await.expect("locks");
+                    item.rotator.as_mut().expect("it rotates").failures += 1;
+                    items::update(&mut tx, &item).await.expect("updates");
+                    let mut target = targets::lock(&mut tx, &one, target).await.expect("locks");
+                    target.halted.push('x');
+                    targets::update(&mut tx, &target).await.expect("updates");
+                    tx.commit().await.expect("commits");
+                }
+            });
+        }
+        while let Some(done) = writers.join_next().await {
+            done.expect("no panic");
+        }
+        let mut tx = store.read().await.expect("reads");
+        let failures = items::load(&mut tx, &one, id).await.expect("loads").rotator.expect("it rotates").failures;
+        let before = super::target(&one, "/t").halted.len();
+        let marks = targets::load(&mut tx, &one, target).await.expect("loads").halted.len() - before;
+        assert_eq!((failures, marks), (82, 80));
+    })
+    .await;
+}

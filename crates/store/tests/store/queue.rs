@@ -363,3 +363,58 @@ async fn a_breaker_opens_after_failures_in_a_row_and_longer_every_time() {
     })
     .await;
 }
+
+/// One of the ways an account is written to.
+async fn write(store: &Store, slot: &Slot, way: u32) -> Result<(), StoreError> {
+    let mut tx = store.begin().await?;
+    let (account, state) = (&slot.account, State::new(Some(1), vec![]));
+    match way % 4 {
+        0 => {
+            let item = items::lock(&mut tx, account, slot.item).await?;
+            rotations::enqueue(&mut tx, slot, TargetId(1), &state, ("manual", "p"), Micros(1)).await?;
+            rotations::pull_forward(&mut tx, account, slot.item, Micros(2)).await?;
+            items::update(&mut tx, &item).await?;
+        }
+        1 => drop(rotations::claim(&mut tx, "w", Micros(20), Micros(20), (9, 9)).await?),
+        2 => {
+            versions::newest(&mut tx, slot).await?;
+            items::add(&mut tx, &item(account, &format!("/new/{way}"), None)).await?;
+            slots::save(&mut tx, slot, &SlotFacts::default()).await?;
+            let open = rotations::open_of(&mut tx, account, slot.item).await?;
+            if let Some(rotation) = open.first() {
+                let saved = rotations::save(&mut tx, rotation, &state, "", Micros(3), Lease::Keep).await;
+                assert!(matches!(saved, Ok(()) | Err(StoreError::LostLease)));
+            }
+        }
+        _ => {
+            let item = items::load(&mut tx, account, slot.item).await?;
+            items::update(&mut tx, &item).await?;
+            breakers::failed(&mut tx, (account, TargetId(1)), "auth", Micros(1), 9).await?;
+        }
+    }
+    audit::append(&mut tx, account, &[]).await?;
+    tx.commit().await
+}
+
+#[tokio::test]
+async fn writers_of_one_account_never_block_each_other_for_good() {
+    both(|store| async move {
+        let one = with_account(&store, "one", 1).await;
+        let mut tx = store.begin().await.expect("begins");
+        let id = items::add(&mut tx, &item(&one, "/a", None)).await.expect("adds");
+        tx.commit().await.expect("commits");
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..8_u32 {
+            let (store, slot) = (store.clone(), slot(&one, id.0));
+            writers.spawn(async move {
+                for n in 0..20 {
+                    write(&store, &slot, writer + n * 9).await.expect("writes");
+                }
+            });
+        }
+        while let Some(done) = writers.join_next().await {
+            done.expect("no panic");
+        }
+    })
+    .await;
+}

@@ -1,0 +1,86 @@
+//! The whole product against real hosts: what the stored value says is what opens the account.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use volvelle_testkit::{
+    gateway::DevGateway,
+    hosts::{Host, HostKind, INITIAL_PASSWORD},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_password_opens_the_account_and_the_former_one_does_not() -> Result<()> {
+    let mut gateway = DevGateway::start().await?;
+    let host = Host::start(HostKind::Debian)?;
+    create(&mut gateway, &host, "root").await?;
+    for former in [None, Some(())] {
+        let before = match former {
+            None => INITIAL_PASSWORD.to_owned(),
+            Some(()) => value(&mut gateway, "/e2e/secret").await?,
+        };
+        succeed(&mut gateway, "gateway-rotate-secret", json!({"name": "/e2e/secret"})).await?;
+        let after = value(&mut gateway, "/e2e/secret").await?;
+        assert_ne!(before, after);
+        assert!(host.opens("root", &after));
+        assert!(!host.opens("root", &before));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchanged_host_key_stops_the_rotation_before_any_password_is_sent() -> Result<()> {
+    let mut gateway = DevGateway::start().await?;
+    let host = Host::start(HostKind::Debian)?;
+    create(&mut gateway, &host, "root").await?;
+    let host = host.replace()?;
+    let (status, _) = gateway.post("gateway-rotate-secret", json!({"name": "/e2e/secret"})).await?;
+    assert!(status >= 400, "a changed host key was accepted");
+    assert!(host.shadow_is("root", INITIAL_PASSWORD)?);
+    assert!(!host.server_log()?.contains("Failed password"), "a password was sent to an unknown host");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_linked_target_reports_each_host_and_keeps_what_each_host_has() -> Result<()> {
+    let mut gateway = DevGateway::start().await?;
+    let hosts = [Host::start(HostKind::Debian)?, Host::start(HostKind::Debian)?];
+    create(&mut gateway, &hosts[0], "root").await?;
+    let list: Vec<String> = hosts.iter().map(|host| host.addr.to_string()).collect();
+    let linked = json!({"name": "/e2e/linked", "parent-target-name": "/e2e/target", "hosts": list.join(",")});
+    succeed(&mut gateway, "target-create-linked", linked).await?;
+    let secret = json!({"name": "/e2e/many", "target-name": "/e2e/linked", "rotator-type": "password", "rotated-username": "app1",
+        "rotated-password": INITIAL_PASSWORD, "authentication-credentials": "use-target-creds", "same-password": "false"});
+    succeed(&mut gateway, "rotated-secret-create-ssh", secret).await?;
+    hosts[1].exec("kill -STOP $(pidof sshd)")?;
+    gateway.post("gateway-rotate-secret", json!({"name": "/e2e/many"})).await?;
+    let answer = succeed(&mut gateway, "rotated-secret-get-value", json!({"name": "/e2e/many"})).await?;
+    for host in &hosts {
+        let password = answer["value"]["linked_hosts"][host.addr.to_string()]["password"]
+            .as_str()
+            .context("a password per host")?;
+        assert!(host.shadow_is("app1", password)?);
+    }
+    assert!(!hosts[0].shadow_is("app1", INITIAL_PASSWORD)?);
+    assert!(hosts[1].shadow_is("app1", INITIAL_PASSWORD)?);
+    Ok(())
+}
+
+async fn create(gateway: &mut DevGateway, host: &Host, user: &str) -> Result<()> {
+    let target = json!({"name": "/e2e/target", "host": host.addr.ip().to_string(), "port": "22",
+        "ssh-username": user, "ssh-password": INITIAL_PASSWORD});
+    succeed(gateway, "target-create-ssh", target).await?;
+    let secret = json!({"name": "/e2e/secret", "target-name": "/e2e/target", "rotator-type": "password",
+        "rotated-username": user, "rotated-password": INITIAL_PASSWORD, "authentication-credentials": "use-user-creds"});
+    succeed(gateway, "rotated-secret-create-ssh", secret).await?;
+    Ok(())
+}
+
+async fn value(gateway: &mut DevGateway, name: &str) -> Result<String> {
+    let answer = succeed(gateway, "rotated-secret-get-value", json!({"name": name})).await?;
+    Ok(answer["value"]["password"].as_str().context("a password")?.to_owned())
+}
+
+async fn succeed(gateway: &mut DevGateway, operation: &str, body: Value) -> Result<Value> {
+    let (status, answer) = gateway.post(operation, body).await?;
+    ensure!((200..300).contains(&status), "{operation}: {status} {}", answer["error"]);
+    Ok(answer)
+}
