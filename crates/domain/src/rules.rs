@@ -118,7 +118,9 @@ pub fn covers(roles: &[Role], asker: &Asker<'_>, rule: &RoleRule) -> bool {
         .filter(|(_, own)| own.rule_type == rule.rule_type && is_live(own, asker.now))
         .filter(|(assoc, _)| association_applies(assoc, asker))
         .collect();
-    if own.iter().any(|(assoc, own)| denies(own) && may_overlap(&own.path, &rule.path, asker.claims, assoc.case_sensitive))
+    if own
+        .iter()
+        .any(|(assoc, own)| denies(own) && may_overlap(&own.path, &rule.path, asker.claims, assoc.case_sensitive))
     {
         return false;
     }

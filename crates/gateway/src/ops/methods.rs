@@ -72,7 +72,10 @@ fn limits(ctx: &Ctx<'_>, before: &AuthLimits, params: &Params) -> Result<AuthLim
         }
         Some(_) => {
             let (least, most) = (settings.jwt_ttl_min, settings.jwt_ttl_max);
-            return Err(bad("jwt-ttl", format!("must be between {least} and {most} minutes, or 0 for the account's default")));
+            return Err(bad(
+                "jwt-ttl",
+                format!("must be between {least} and {most} minutes, or 0 for the account's default"),
+            ));
         }
         None => {}
     }

@@ -149,8 +149,7 @@ pub async fn list(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let mut tx = ctx.app.store.read().await?;
     let page = roles::list(&mut tx, ctx.id(), after, u32::try_from(PAGE).unwrap_or(u32::MAX)).await?;
     let next = page.last().filter(|_| page.len() >= PAGE).map(|last| last.name.to_string()).unwrap_or_default();
-    let wanted =
-        |role: &&Role| role.name.as_str().contains(filter) && ctx.may(ROLES, role.name.as_str(), "list");
+    let wanted = |role: &&Role| role.name.as_str().contains(filter) && ctx.may(ROLES, role.name.as_str(), "list");
     let shown: Vec<Value> = page.iter().filter(wanted).map(|role| shown(ctx, role)).collect();
     Ok(json!({"roles": shown, "next_page": next}))
 }

@@ -64,8 +64,10 @@ fn with_operator(claims: &SubClaims) -> bool {
 #[must_use]
 pub fn auth_method(method: &AuthMethod, account: &Account, roles: &[Role], permissions: Vec<String>) -> Value {
     let given = roles.iter().flat_map(|role| role.assocs.iter().map(move |assoc| (role, assoc)));
-    let assocs: Vec<Value> =
-        given.filter(|(_, assoc)| assoc.auth_method == method.id).map(|(role, assoc)| given_role(role, assoc)).collect();
+    let assocs: Vec<Value> = given
+        .filter(|(_, assoc)| assoc.auth_method == method.id)
+        .map(|(role, assoc)| given_role(role, assoc))
+        .collect();
     json!({
         "auth_method_name": method.name.as_str(),
         "auth_method_access_id": method.access_id.0,
