@@ -214,7 +214,7 @@ impl Edit<'_> {
         let heading = heading(visit, acting, self.rise);
         let mut lines: Vec<&[u8]> = heading.iter().map(|line| line.as_slice()).collect();
         // Preflight does not know yet whether sudo wants it.
-        let password = acting.field("password").map_or(&[][..], Secret::expose);
+        let password = visit.for_sudo(acting, &inside.session).map_or(&[][..], Secret::expose);
         let find_out = self.action == "check";
         if find_out {
             lines[2] = password;
@@ -348,6 +348,7 @@ fn judge(login: Option<Result<(), Failure>>, in_file: Option<bool>) -> ProbeOutc
             unclear("the key is in the file and the host refuses it: the account is locked, or sshd reads another file")
         }
         (Some(Err(failure)), None) if failure.class == FailureClass::Auth => ProbeOutcome::Refused(Evidence::Login),
+        (Some(Err(failure)), _) if failure.class != FailureClass::Auth => ProbeOutcome::Unknown(failure),
         (_, Some(false)) => ProbeOutcome::Refused(Evidence::WitnessRead),
         (Some(Err(failure)), _) => ProbeOutcome::Unknown(failure),
         (None, Some(true)) => ProbeOutcome::Opens(Evidence::WitnessRead),

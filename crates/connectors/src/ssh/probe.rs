@@ -9,7 +9,7 @@ use volvelle_domain::connector::{Evidence, Failure, FailureClass, ProbeOutcome, 
 use volvelle_domain::{Credential, Secret};
 
 use super::change::read_field;
-use super::session::Session;
+use super::session::{Session, Way};
 use super::shadow::{self, Verdict};
 use super::survey::{Rise, Survey};
 use super::timed_out;
@@ -43,7 +43,14 @@ async fn by_reading(visit: &Visit<'_>, credentials: &[&Credential]) -> Result<Op
     }
     let inside = visit.enter_unexpired(&acting, visit.call.login_budget).await?;
     let (field, session) = read_field(visit, &acting, rise, inside).await?;
-    let Some(field) = field else { return Ok(None) };
+    let Some(field) = field else {
+        // A password beside a key may be the wrong one for sudo, which counts as a failed login.
+        return if rise == Rise::SudoPassword && session.way == Way::Key {
+            Err(Failure::new(FailureClass::Auth, "sudo refuses the password of the target", "correct ssh-password"))
+        } else {
+            Ok(None)
+        };
+    };
     let known = session.seen.as_ref().and_then(|seen| seen.password.clone());
     let outcomes = judge_all(visit.user(), &field, known, credentials).await;
     visit.leave(&acting, session);

@@ -64,6 +64,7 @@ const SURVEY: &str = r#"
 if [ "$(id -u)" = 0 ]; then rise=root; else for how in sudo sudo-password; do
 [ "$how" = sudo ] || [ -n "$P" ] || continue;
 rise=$how; way=;
+if [ "$how" = sudo-password ] && ! as -v; then rise=never; break; fi;
 if as -l chpasswd -e; then way=e; elif as -l chpasswd; then way=p; elif as -l passwd "$u"; then way=n; fi;
 [ -z "$way" ] || break; rise=never;
 done </dev/null >/dev/null 2>&1; fi;
@@ -117,7 +118,7 @@ impl Survey {
         let script = one_line(&[PROLOGUE, SURVEY]);
         let user = visit.user();
         let pattern = user.replace('.', "\\.");
-        let password = acting.field("password").map_or(&[][..], Secret::expose);
+        let password = visit.for_sudo(acting, &inside.session).map_or(&[][..], Secret::expose);
         let lines = [user.as_bytes(), pattern.as_bytes(), password, b"never"];
         let ran = inside.session.run(inside.channel, &script, &lines).await?;
         let survey = Self::parse(&ran, user);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use russh::Channel;
 use russh::client::Msg;
-use volvelle_domain::Credential;
 use volvelle_domain::connector::{ActingAs, Call, Failure, FailureClass};
+use volvelle_domain::{Credential, Secret};
 
 use super::kept::Kept;
 use super::login::Login;
@@ -121,6 +121,12 @@ impl<'a> Visit<'a> {
                 "run `volvelle rotated-secret verify`, or correct the credential of the target",
             )),
         }
+    }
+
+    /// The password that sudo may be asked with. The one that opened the session cannot fail; another one (beside a key) may,
+    /// and sudo may count that twice.
+    pub(super) fn for_sudo<'c>(&self, acting: &'c Credential, session: &Session) -> Option<&'c Secret> {
+        acting.field("password").filter(|_| session.way == Way::Password || self.call.login_budget >= 2)
     }
 
     /// Leaves a session to the next stage. One that the account opened with the password that has now changed proves nothing

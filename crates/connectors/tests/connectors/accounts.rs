@@ -82,6 +82,23 @@ async fn a_wrong_stored_password_never_locks_an_account() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_password_beside_a_key_serves_sudo_and_a_wrong_one_locks_nobody() {
+    let host = Host::start(HostKind::Faillock).expect("starts");
+    let mut case = Case::new(&host, "ops", ActingAs::Target, "app1").await;
+    case.target.secret = case.target.secret.with("private-key", host.private_key().into());
+    let (_, applied, outcomes) = rotation(&mut case).await;
+    assert_eq!(case.memory["rise"], "sudo-password");
+    assert_eq!((applied, &outcomes[0]), (ApplyOutcome::Applied, &ProbeOutcome::Opens(Evidence::WitnessRead)));
+    case.target.secret = case.target.secret.clone().with("ssh-password", Secret::from("Wrong-For-Sudo-1"));
+    let ssh = registry().get("ssh").expect("is there");
+    let failure = ssh.preflight(&case.call(), &PasswordPolicy::default()).await.expect_err("no right");
+    assert_eq!(failure.class, FailureClass::Privilege, "{failure:?}");
+    let counted = host.read("faillock --user ops | grep -c ' V$' || true").expect("counts");
+    assert!(counted.trim().parse::<u32>().expect("a number") <= 2, "{counted}");
+    assert!(host.opens("ops", INITIAL_PASSWORD), "not locked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_locked_account_is_no_answer_about_its_password() {
     let host = Host::start(HostKind::Faillock).expect("starts");
     // Only a lock that ends says so at the prompt; where it says nothing, nobody can tell.
