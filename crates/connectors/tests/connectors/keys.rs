@@ -96,7 +96,7 @@ async fn a_link_leads_root_nowhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_algorithm_makes_a_key_that_opens() {
     let host = Host::start(HostKind::Debian).expect("starts");
-    for algorithm in ["ED25519", "RSA2048", "RSA3072", "ECDSA256", "ECDSA384", "ECDSA521"] {
+    for algorithm in ["ED25519", "RSA2048", "RSA3072", "RSA4096", "ECDSA256", "ECDSA384", "ECDSA521"] {
         let mut case = key_case(&host, "root", ActingAs::Target, "app1").await;
         case.params.insert("key-algorithm".into(), json!(algorithm));
         let (candidate, outcomes) = rotate_key(&mut case).await;
