@@ -15,10 +15,10 @@ pub mod proof;
 pub mod record;
 pub mod share;
 
-pub use combine::{Combined, combine};
+pub use combine::{Combined, Weights, combine};
 pub use place::{Input, Place};
 pub use proof::Proof;
-pub use record::{Kek, Record};
+pub use record::{Bound, Kek, Record, Sealed};
 pub use share::{Partial, PrfShare, PublicShare};
 
 /// The largest index a holder may have; part of the record format through `Δ = 9!`.

@@ -4,6 +4,8 @@
 
 use crate::Error;
 
+/// The purpose of inputs by which holders are probed; no record has it.
+pub const PROBE: u8 = 0;
 const MAGIC: &[u8; 5] = b"FDKx1";
 /// ristretto255, SHA-512, HKDF-SHA256, AES-256-GCM.
 pub const SUITE: u8 = 1;
@@ -21,7 +23,7 @@ pub struct Place {
     pub realm: [u8; 16],
     /// The key of the tenant.
     pub key_id: u32,
-    /// What kind of record it is: 1 = item version, 2 = target version.
+    /// What kind of record it is: 1 = item version, 2 = target version; 0 = none, a probe.
     pub purpose: u8,
     /// The object.
     pub item: [u8; 16],
@@ -46,23 +48,7 @@ impl Input {
     /// # Errors
     /// The path is too long.
     pub fn encode(&self) -> Result<Vec<u8>, Error> {
-        let path = self.place.path.as_bytes();
-        if path.len() > LONGEST_PATH {
-            return Err(Error::PathTooLong);
-        }
-        let length = u16::try_from(path.len()).map_err(|_| Error::PathTooLong)?;
-        let mut x = Vec::with_capacity(FIXED + path.len());
-        x.extend_from_slice(MAGIC);
-        x.push(SUITE);
-        x.extend_from_slice(&self.place.realm);
-        x.extend_from_slice(&self.place.key_id.to_be_bytes());
-        x.push(self.place.purpose);
-        x.extend_from_slice(&self.place.item);
-        x.extend_from_slice(&self.place.version.to_be_bytes());
-        x.extend_from_slice(&self.salt);
-        x.extend_from_slice(&length.to_be_bytes());
-        x.extend_from_slice(path);
-        Ok(x)
+        encode(&self.place, self.place.key_id, &self.salt)
     }
 
     /// Reads canonical bytes and refuses everything else.
@@ -93,6 +79,27 @@ impl Input {
         }
         Ok(Self { place: Place { realm, key_id, purpose, item, version, path }, salt })
     }
+}
+
+/// The canonical bytes, with one byte to spare. The key's id may differ from the place's.
+pub(crate) fn encode(place: &Place, key_id: u32, salt: &[u8]) -> Result<Vec<u8>, Error> {
+    let path = place.path.as_bytes();
+    if path.len() > LONGEST_PATH {
+        return Err(Error::PathTooLong);
+    }
+    let length = u16::try_from(path.len()).map_err(|_| Error::PathTooLong)?;
+    let mut x = Vec::with_capacity(FIXED + path.len() + 1);
+    x.extend_from_slice(MAGIC);
+    x.push(SUITE);
+    x.extend_from_slice(&place.realm);
+    x.extend_from_slice(&key_id.to_be_bytes());
+    x.push(place.purpose);
+    x.extend_from_slice(&place.item);
+    x.extend_from_slice(&place.version.to_be_bytes());
+    x.extend_from_slice(salt);
+    x.extend_from_slice(&length.to_be_bytes());
+    x.extend_from_slice(path);
+    Ok(x)
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Error> {

@@ -1,9 +1,9 @@
 //! Proof that answers were computed with the fragment behind a public share: RFC 9497, section 2.2, batched.
 
-use curve25519_dalek::constants::RISTRETTO_BASEPOINT_POINT;
+use curve25519_dalek::constants::RISTRETTO_BASEPOINT_TABLE;
 use curve25519_dalek::ristretto::RistrettoPoint;
 use curve25519_dalek::scalar::Scalar;
-use curve25519_dalek::traits::{Identity as _, VartimeMultiscalarMul as _};
+use curve25519_dalek::traits::VartimeMultiscalarMul as _;
 use rand_core::OsRng;
 use sha2::{Digest as _, Sha512};
 use subtle::ConstantTimeEq as _;
@@ -56,6 +56,19 @@ pub fn prove(share: &PrfShare, inputs: &[&[u8]], answers: &[Partial]) -> Result<
     proof
 }
 
+/// Evaluates many inputs and proves all of it at once: the encoded answers and their proof.
+///
+/// # Errors
+/// No input, or one that cannot be hashed.
+pub fn answer(share: &PrfShare, inputs: &[&[u8]]) -> Result<(Vec<[u8; 32]>, Proof), Error> {
+    let points = points(inputs)?;
+    let answers: Vec<Partial> = points.iter().map(|point| Partial(point * share.scalar())).collect();
+    let mut r = Scalar::random(&mut OsRng);
+    let proof = prove_with(share, &points, &answers, &r);
+    r.zeroize();
+    Ok((answers.iter().map(Partial::to_bytes).collect(), proof?))
+}
+
 /// Checks a proof.
 ///
 /// # Errors
@@ -75,9 +88,9 @@ pub(crate) fn prove_with(
     r: &Scalar,
 ) -> Result<Proof, Error> {
     let public = share.public();
-    let (m, _) = composites(&public, inputs, answers)?;
+    let m = weighted(&weights(&public, inputs, answers)?, inputs.iter().copied());
     let z = m * share.scalar();
-    let c = challenge(&public, &m, &z, &(RISTRETTO_BASEPOINT_POINT * r), &(m * r))?;
+    let c = challenge(&public, &m, &z, &(r * RISTRETTO_BASEPOINT_TABLE), &(m * r))?;
     Ok(Proof { c, s: r - c * share.scalar() })
 }
 
@@ -87,18 +100,16 @@ pub(crate) fn verify_points(
     answers: &[Partial],
     proof: &Proof,
 ) -> Result<(), Error> {
-    let (m, z) = composites(public, inputs, answers)?;
+    let weights = weights(public, inputs, answers)?;
+    let (m, z) = (weighted(&weights, inputs.iter().copied()), weighted(&weights, answers.iter().map(|a| a.0)));
     let t2 = RistrettoPoint::vartime_double_scalar_mul_basepoint(&proof.c, &public.0, &proof.s);
     let t3 = RistrettoPoint::vartime_multiscalar_mul([proof.s, proof.c], [m, z]);
     let expected = challenge(public, &m, &z, &t2, &t3)?;
     if bool::from(expected.as_bytes().ct_eq(proof.c.as_bytes())) { Ok(()) } else { Err(Error::Proof) }
 }
 
-fn composites(
-    public: &PublicShare,
-    inputs: &[RistrettoPoint],
-    answers: &[Partial],
-) -> Result<(RistrettoPoint, RistrettoPoint), Error> {
+/// The weight of each input and its answer.
+fn weights(public: &PublicShare, inputs: &[RistrettoPoint], answers: &[Partial]) -> Result<Vec<Scalar>, Error> {
     if inputs.is_empty() || inputs.len() != answers.len() || inputs.len() > usize::from(u16::MAX) {
         return Err(Error::Proof);
     }
@@ -116,10 +127,11 @@ fn composites(
         transcript.extend_from_slice(b"Composite");
         weights.push(to_scalar(&transcript)?);
     }
-    let sum = |points: &mut dyn Iterator<Item = RistrettoPoint>| {
-        RistrettoPoint::identity() + RistrettoPoint::vartime_multiscalar_mul(&weights, points.collect::<Vec<_>>())
-    };
-    Ok((sum(&mut inputs.iter().copied()), sum(&mut answers.iter().map(|a| a.0))))
+    Ok(weights)
+}
+
+fn weighted(weights: &[Scalar], points: impl Iterator<Item = RistrettoPoint>) -> RistrettoPoint {
+    RistrettoPoint::vartime_multiscalar_mul(weights, points)
 }
 
 fn challenge(

@@ -7,16 +7,20 @@
 //! The payload is bound to everything but path, key and flags, so that a rename, a new key or a customer's fragment rewrites the
 //! outer part and no payload.
 
+use std::sync::LazyLock;
+
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use crate::place::SUITE;
+use crate::place::{self, SUITE};
 use crate::{Combined, Error, Input, Place};
 
 const MAGIC: &[u8; 4] = b"FDK1";
 const HEADER: usize = 4 + 1 + 1 + 16 + 4 + 16 + 4 + 32;
+/// What of the header the payload is bound to, and the purpose.
+const BOUND_HEADER: usize = 5 + 16 + (HEADER - 26) + 1;
 const NONCE: usize = 12;
 const TAG: usize = 16;
 const WRAPPED: usize = NONCE + 32 + TAG;
@@ -37,6 +41,8 @@ impl std::fmt::Debug for Kek {
         f.write_str("Kek(..)")
     }
 }
+
+static SALT: LazyLock<Salt> = LazyLock::new(|| Salt::new(HKDF_SHA256, b"FDK-kek-v1"));
 
 struct Sixty4;
 
@@ -63,8 +69,7 @@ impl Kek {
             None => material.extend_from_slice(&[0, 0]),
         }
         let mut out = Zeroizing::new([0_u8; 64]);
-        Salt::new(HKDF_SHA256, b"FDK-kek-v1")
-            .extract(&material)
+        SALT.extract(&material)
             .expand(&[b"kek|commit", x], Sixty4)
             .and_then(|okm| okm.fill(&mut *out))
             .map_err(|_| Error::Library)?;
@@ -72,6 +77,101 @@ impl Kek {
         key.copy_from_slice(&out[..32]);
         commit.copy_from_slice(&out[32..]);
         Ok(Self { key, commit })
+    }
+}
+
+/// A sealed record as it lies in somebody's buffer, for reading without a copy.
+#[derive(Clone, Copy, Debug)]
+pub struct Sealed<'a> {
+    bytes: &'a [u8],
+}
+
+/// A record's input at one place, encoded once: what the holders evaluate, what a cache looks up, and what opens the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The input, then the record's flags.
+    bytes: Vec<u8>,
+    purpose: u8,
+}
+
+impl Bound {
+    /// The input `x`.
+    #[must_use]
+    pub fn x(&self) -> &[u8] {
+        &self.bytes[..self.bytes.len() - 1]
+    }
+
+    /// What the record's key is known by: the input, and whose legs take part.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl<'a> Sealed<'a> {
+    /// Reads a record's outline; what is inside shows on opening.
+    ///
+    /// # Errors
+    /// The bytes are no record of this format.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
+        let known =
+            bytes.len() >= OVERHEAD && bytes.starts_with(MAGIC) && bytes[4] == SUITE && bytes[5] <= WITH_CUSTOMER;
+        if known { Ok(Self { bytes }) } else { Err(Error::Encoding("the record")) }
+    }
+
+    /// The key the record was sealed under.
+    #[must_use]
+    pub fn key_id(&self) -> u32 {
+        u32::from_be_bytes([self.bytes[22], self.bytes[23], self.bytes[24], self.bytes[25]])
+    }
+
+    fn salt(&self) -> &'a [u8] {
+        &self.bytes[46..HEADER]
+    }
+
+    fn check(&self, place: &Place) -> Result<(), Error> {
+        let here = self.bytes[6..22] == place.realm
+            && self.bytes[26..42] == place.item
+            && self.bytes[42..46] == place.version.to_be_bytes();
+        if here { Ok(()) } else { Err(Error::Place) }
+    }
+
+    /// Binds the record to `place`, whose `key_id` is not looked at: the record knows its own.
+    ///
+    /// # Errors
+    /// The record belongs to another realm, item or version, or the path is too long.
+    pub fn bind(&self, place: &Place) -> Result<Bound, Error> {
+        self.check(place)?;
+        let mut bytes = place::encode(place, self.key_id(), self.salt())?;
+        bytes.push(self.bytes[5]);
+        Ok(Bound { bytes, purpose: place.purpose })
+    }
+
+    /// Opens the record.
+    ///
+    /// # Errors
+    /// [`Error::Commitment`] if `kek` is not the record's key; [`Error::Tampered`] if the ciphertext was changed.
+    pub fn open(&self, bound: &Bound, kek: &Kek) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let data_key = self.data_key(&bound.bytes, kek)?;
+        let aad = payload_aad(&self.bytes[..HEADER], bound.purpose);
+        let sealed = &self.bytes[HEADER + 32 + WRAPPED..];
+        let mut buffer = Zeroizing::new(sealed[NONCE..].to_vec());
+        decrypt(&data_key, &aad, &sealed[..NONCE], &mut buffer)?;
+        buffer.truncate(sealed.len() - NONCE - TAG);
+        Ok(buffer)
+    }
+
+    fn data_key(&self, aad: &[u8], kek: &Kek) -> Result<Zeroizing<[u8; 32]>, Error> {
+        let (commit, rest) = self.bytes[HEADER..].split_at(32);
+        if !bool::from(commit.ct_eq(&kek.commit)) {
+            return Err(Error::Commitment);
+        }
+        let mut buffer = Zeroizing::new([0; 32 + TAG]);
+        buffer.copy_from_slice(&rest[NONCE..WRAPPED]);
+        decrypt(&kek.key, aad, &rest[..NONCE], &mut *buffer)?;
+        let mut data_key = Zeroizing::new([0; 32]);
+        data_key.copy_from_slice(&buffer[..32]);
+        Ok(data_key)
     }
 }
 
@@ -110,9 +210,17 @@ impl Record {
     /// # Errors
     /// The bytes are no record of this format.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let known =
-            bytes.len() >= OVERHEAD && bytes.starts_with(MAGIC) && bytes[4] == SUITE && bytes[5] <= WITH_CUSTOMER;
-        if known { Ok(Self { bytes: bytes.to_vec() }) } else { Err(Error::Encoding("the record")) }
+        Sealed::parse(bytes).map(|sealed| Self { bytes: sealed.bytes.to_vec() })
+    }
+
+    fn sealed(&self) -> Sealed<'_> {
+        Sealed { bytes: &self.bytes }
+    }
+
+    /// The bytes to store.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// The bytes to store.
@@ -124,7 +232,7 @@ impl Record {
     /// The key the record was sealed under.
     #[must_use]
     pub fn key_id(&self) -> u32 {
-        u32::from_be_bytes([self.bytes[22], self.bytes[23], self.bytes[24], self.bytes[25]])
+        self.sealed().key_id()
     }
 
     /// Whether the customer's fragment takes part.
@@ -138,14 +246,9 @@ impl Record {
     /// # Errors
     /// The record belongs to another realm, item or version.
     pub fn input(&self, place: &Place) -> Result<Input, Error> {
-        let here = self.bytes[6..22] == place.realm
-            && self.bytes[26..42] == place.item
-            && self.bytes[42..46] == place.version.to_be_bytes();
-        if !here {
-            return Err(Error::Place);
-        }
+        self.sealed().check(place)?;
         let mut salt = [0; 32];
-        salt.copy_from_slice(&self.bytes[46..HEADER]);
+        salt.copy_from_slice(self.sealed().salt());
         Ok(Input { place: Place { key_id: self.key_id(), ..place.clone() }, salt })
     }
 
@@ -154,12 +257,8 @@ impl Record {
     /// # Errors
     /// [`Error::Commitment`] if `kek` is not the record's key; [`Error::Tampered`] if the ciphertext was changed.
     pub fn open(&self, input: &Input, kek: &Kek) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let data_key = self.data_key(input, kek)?;
-        decrypt(
-            &data_key,
-            &payload_aad(&self.bytes[..HEADER], input.place.purpose),
-            &self.bytes[HEADER + 32 + WRAPPED..],
-        )
+        let bound = Bound { bytes: key_aad(input, self.bytes[5])?, purpose: input.place.purpose };
+        self.sealed().open(&bound, kek)
     }
 
     /// The same payload at another path or under another key, with or without the customer's leg; the salt, item and
@@ -181,7 +280,7 @@ impl Record {
         if !same {
             return Err(Error::Place);
         }
-        let data_key = self.data_key(from, kek)?;
+        let data_key = self.sealed().data_key(&key_aad(from, self.bytes[5])?, kek)?;
         let mut bytes = Vec::with_capacity(self.bytes.len());
         bytes.extend_from_slice(&self.bytes[..5]);
         bytes.push(if customer { WITH_CUSTOMER } else { 0 });
@@ -194,17 +293,6 @@ impl Record {
         bytes.extend_from_slice(&self.bytes[HEADER + 32 + WRAPPED..]);
         Ok(Self { bytes })
     }
-
-    fn data_key(&self, input: &Input, kek: &Kek) -> Result<Zeroizing<[u8; 32]>, Error> {
-        let (commit, rest) = self.bytes[HEADER..].split_at(32);
-        if !bool::from(commit.ct_eq(&kek.commit)) {
-            return Err(Error::Commitment);
-        }
-        let opened = decrypt(&kek.key, &key_aad(input, self.bytes[5])?, &rest[..WRAPPED])?;
-        let mut data_key = Zeroizing::new([0; 32]);
-        data_key.copy_from_slice(&opened);
-        Ok(data_key)
-    }
 }
 
 /// The input and the flags.
@@ -216,8 +304,13 @@ fn key_aad(input: &Input, flags: u8) -> Result<Vec<u8>, Error> {
 
 /// Everything of the header but flags and key id, and the purpose. Neither path, key nor legs of the key are bound here, so that
 /// a change of any of them leaves the payload as it is; they are bound by the input and the commitment.
-fn payload_aad(header: &[u8], purpose: u8) -> Vec<u8> {
-    [&header[..5], &header[6..22], &header[26..HEADER], &[purpose]].concat()
+fn payload_aad(header: &[u8], purpose: u8) -> [u8; BOUND_HEADER] {
+    let mut aad = [0; BOUND_HEADER];
+    aad[..5].copy_from_slice(&header[..5]);
+    aad[5..21].copy_from_slice(&header[6..22]);
+    aad[21..BOUND_HEADER - 1].copy_from_slice(&header[26..HEADER]);
+    aad[BOUND_HEADER - 1] = purpose;
+    aad
 }
 
 fn cipher(key: &[u8; 32]) -> Result<LessSafeKey, Error> {
@@ -238,13 +331,10 @@ fn encrypt(key: &[u8; 32], aad: &[u8], plain: &[u8], out: &mut Vec<u8>) -> Resul
     Ok(())
 }
 
-fn decrypt(key: &[u8; 32], aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let (nonce, body) = sealed.split_at_checked(NONCE).ok_or(Error::Tampered)?;
+/// Decrypts in place; the tag's bytes stay at the end.
+fn decrypt(key: &[u8; 32], aad: &[u8], nonce: &[u8], buffer: &mut [u8]) -> Result<(), Error> {
     let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Error::Tampered)?;
-    let mut buffer = Zeroizing::new(body.to_vec());
-    let length = cipher(key)?.open_in_place(nonce, Aad::from(aad), &mut buffer).map_err(|_| Error::Tampered)?.len();
-    buffer.truncate(length);
-    Ok(buffer)
+    cipher(key)?.open_in_place(nonce, Aad::from(aad), buffer).map(|_| ()).map_err(|_| Error::Tampered)
 }
 
 /// Fills `bytes` from the operating system's generator.

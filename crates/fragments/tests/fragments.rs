@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use volvelle_fragments::combine::coefficients;
 use volvelle_fragments::record::fresh_salt;
 use volvelle_fragments::{
-    Error, Input, Kek, Partial, Place, PrfShare, Proof, PublicShare, Record, combine, dkg, proof,
+    Error, Input, Kek, Partial, Place, PrfShare, Proof, PublicShare, Record, Sealed, Weights, combine, dkg, proof,
 };
 
 /// One holder's end of a generation.
@@ -121,6 +121,48 @@ fn one_proof_covers_a_batch_and_no_other_batch() {
     proof::verify(&holder.share.public(), &inputs, &answers, &again).expect("holds");
     answers.swap(1, 2);
     assert_eq!(proof::verify(&holder.share.public(), &inputs, &answers, &proof), Err(Error::Proof));
+}
+
+#[test]
+fn many_at_once_give_what_they_give_one_by_one() {
+    for (n, t) in [(3, 2), (9, 5)] {
+        let holders = generate(n, t);
+        let xs: Vec<Vec<u8>> = (0..7).map(|i| input(&format!("/a/{i}")).encode().expect("short path")).collect();
+        let inputs: Vec<&[u8]> = xs.iter().map(Vec::as_slice).collect();
+        for subset in subsets(usize::from(n), usize::from(t)) {
+            let quorum: Vec<&Holder> = subset.iter().map(|i| &holders[*i]).collect();
+            let answers: Vec<Vec<[u8; 32]>> =
+                quorum.iter().map(|h| h.share.answer(&inputs).expect("evaluates")).collect();
+            let by_input: Vec<Vec<Partial>> = (0..xs.len())
+                .map(|i| answers.iter().map(|a| Partial::from_bytes(&a[i]).expect("a point")).collect())
+                .collect();
+            let indices: Vec<u8> = quorum.iter().map(|h| h.index).collect();
+            let weights = Weights::of(&indices).expect("a quorum");
+            let combined = weights.combine_all(&by_input).expect("combines");
+            for (x, combined) in xs.iter().zip(&combined) {
+                let input = Input::parse(x).expect("canonical");
+                let record = Record::seal(&input, &kek(&quorum, &input), false, b"v").expect("seals");
+                let many = Kek::derive(x, combined, None).expect("derives");
+                let sealed = Sealed::parse(record.as_bytes()).expect("a record");
+                let bound = sealed.bind(&input.place).expect("belongs here");
+                assert_eq!(bound.x(), x);
+                assert_eq!(sealed.open(&bound, &many).expect("opens").as_slice(), b"v");
+            }
+            assert_eq!(weights.combine(&by_input[0][1..]).err(), Some(Error::Quorum));
+        }
+    }
+}
+
+#[test]
+fn answers_and_their_proof_come_together() {
+    let holder = &generate(3, 2)[0];
+    let xs: Vec<Vec<u8>> = (0..3).map(|i| input(&format!("/a/{i}")).encode().expect("short path")).collect();
+    let inputs: Vec<&[u8]> = xs.iter().map(Vec::as_slice).collect();
+    let (encoded, proof) = proof::answer(&holder.share, &inputs).expect("answers");
+    assert_eq!(encoded, holder.share.answer(&inputs).expect("answers"));
+    let partials: Vec<Partial> = encoded.iter().map(|y| Partial::from_bytes(y).expect("a point")).collect();
+    proof::verify(&holder.share.public(), &inputs, &partials, &proof).expect("holds");
+    proof::verify(&holder.share.public(), &inputs[..2], &partials[..2], &proof).expect_err("another batch");
 }
 
 #[test]

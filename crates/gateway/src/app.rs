@@ -183,7 +183,8 @@ impl App {
     }
 
     async fn operate(&self, call: Call) -> Result<(StatusCode, Value), ApiError> {
-        let index = self.by_name.get(&call.operation).ok_or_else(|| ApiError::UnknownCommand(call.operation.clone()))?;
+        let index =
+            self.by_name.get(&call.operation).ok_or_else(|| ApiError::UnknownCommand(call.operation.clone()))?;
         let op = &self.operations[*index];
         let normalised = quirks::normalise(&call.params, &op.params).map_err(|error| bad(&error.param, error.message));
         let raw = Params::new(call.params);
@@ -244,7 +245,8 @@ impl Operations for App {
             tracing::error!(operation, request_id = id, ?error, "a request was not done");
         }
         if self.by_name.contains_key(&operation) {
-            metrics::histogram!("volvelle_request_seconds", "operation" => operation).record(started.elapsed().as_secs_f64());
+            metrics::histogram!("volvelle_request_seconds", "operation" => operation)
+                .record(started.elapsed().as_secs_f64());
         }
         outcome
     }

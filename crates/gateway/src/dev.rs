@@ -27,6 +27,8 @@ use crate::run::{Gateway, first_account};
 const HOLDERS: (u8, u8) = (3, 2);
 /// Time for the holders to make the first key.
 const FIRST_KEY: Duration = Duration::from_secs(60);
+/// Time for enough holders to come up again; without them the gateway serves all the same, and says so on each value.
+const HOLDERS_UP: Duration = Duration::from_secs(10);
 
 /// What `volvelle dev` was told.
 #[derive(Clone, Debug)]
@@ -59,6 +61,7 @@ pub async fn run(dev: Dev, shutdown: CancellationToken, ready: impl FnOnce(&str)
     let outcome = async {
         let admin = admin(&dev.dir.join("admin.json"), &url)?;
         found(&gateway, admin, &shutdown).await?;
+        holders_up(&gateway).await;
         gateway.app.engine.bury_the_dead().await?;
         anyhow::Ok(())
     }
@@ -134,4 +137,17 @@ async fn found(gateway: &Gateway, admin: (AccessId, Secret), shutdown: &Cancella
             () = sleep(Duration::from_millis(100)) => {}
         }
     }
+}
+
+/// Waits until enough holders answer.
+async fn holders_up(gateway: &Gateway) {
+    let deadline = Instant::now() + HOLDERS_UP;
+    while Instant::now() < deadline {
+        let up = gateway.app.vault.quorum().status().await.iter().filter(|holder| holder.state == "up").count();
+        if up >= usize::from(HOLDERS.1) {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    tracing::warn!("too few fragment holders are up: values cannot be opened until they are");
 }

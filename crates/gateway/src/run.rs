@@ -129,8 +129,8 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
 pub async fn production(path: &Path, shutdown: CancellationToken) -> Result<()> {
     let config = Config::load(path)?;
     let tls = config::acceptor(&config.tls)?;
-    let text = std::fs::read_to_string(&config.quorum)
-        .with_context(|| format!("cannot read {}", config.quorum.display()))?;
+    let text =
+        std::fs::read_to_string(&config.quorum).with_context(|| format!("cannot read {}", config.quorum.display()))?;
     let quorum: QuorumConfig =
         toml::from_str(&text).with_context(|| format!("{} is no quorum configuration", config.quorum.display()))?;
     let store = Store::open(&config.store).await.context("the store cannot be opened")?;
@@ -138,7 +138,8 @@ pub async fn production(path: &Path, shutdown: CancellationToken) -> Result<()> 
     if config.store.starts_with("sqlite") {
         gateway.engine.bury_the_dead().await?;
     }
-    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+    let listener =
+        TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
     tracing::info!(listen = %config.listen, "the gateway is ready");
     gateway.run(listener, Some(tls), shutdown).await;
     Ok(())

@@ -4,13 +4,24 @@
 //! must stay true: a fragment leaves its holder in no message; peers are known by pinned certificates only; a key is used only
 //! after every holder signed the same transcript of its generation.
 
+mod channel;
 pub mod daemon;
+pub mod eval;
+mod link;
 pub mod local;
 pub mod quorum;
 pub mod roster;
+pub mod setup;
 mod state;
 mod tls;
 mod wire;
 
-pub use quorum::{Quorum, QuorumError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use quorum::{HolderStatus, Quorum, QuorumError};
 pub use roster::Roster;
+
+/// What a mutex here guards is never left half-changed, so a panic elsewhere spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,12 +1,26 @@
-//! `volvelle-holder --config FILE`: one fragment holder.
+//! `volvelle-holder`: one fragment holder, and what an operator needs to set holders up.
 
+use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use volvelle_holder::daemon::{self, HolderConfig};
+use volvelle_holder::setup::{HolderPlan, init_gateway, init_holder, member_line, parse_member, roster_text};
+
+const ABOUT: &str = "A fragment holder: answers evaluations, never sees a value or a key";
+const AFTER: &str = "\
+Setting up:
+  on each holder's machine     volvelle-holder init --dir DIR --index N --listen HOST:PORT
+  on the gateway's machine     volvelle-holder gateway-identity --dir DIR
+  once, from what these print  volvelle-holder roster --threshold T --member LINE ... --gateway-pin PIN > roster.toml
+  copy roster.toml into each DIR, then on each holder's machine
+                               volvelle-holder --config DIR/holder.toml
+
+Signals: TERM and INT end it. Set RUST_LOG=debug to see more.";
 
 fn command() -> Command {
     let config = Arg::new("config").long("config").value_name("FILE").required(true).help("The configuration file");
@@ -16,20 +30,111 @@ fn command() -> Command {
         .help("End when standard input is closed, so that a holder started by a gateway dies with it");
     Command::new("volvelle-holder")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("A fragment holder: answers evaluations, never sees a value or a key")
-        .arg(config.value_parser(clap::value_parser!(PathBuf)))
+        .about(ABOUT)
+        .after_help(AFTER)
+        .subcommand_negates_reqs(true)
+        .args_conflicts_with_subcommands(true)
+        .arg(config.value_parser(value_parser!(PathBuf)))
         .arg(with_stdin)
+        .subcommand(init_command())
+        .subcommand(
+            Command::new("gateway-identity")
+                .about("Make a gateway's certificate and key, and print its pin")
+                .arg(path("dir", "Where to put certificate.der and key.der").required(true)),
+        )
+        .subcommand(roster_command())
+}
+
+fn init_command() -> Command {
+    Command::new("init")
+        .about("Make a holder's identity and configuration, and print its line for the roster")
+        .after_help("A second time it changes nothing and prints the same line.")
+        .arg(path("dir", "The holder's folder").required(true))
+        .arg(
+            word("index", "N", "Its index: 1 for the first holder, at most 9")
+                .required(true)
+                .value_parser(value_parser!(u8)),
+        )
+        .arg(word("listen", "IP:PORT", "Where it listens").required(true).value_parser(value_parser!(SocketAddr)))
+        .arg(word("address", "HOST:PORT", "How gateways and holders reach it, if not as it listens"))
+        .arg(path("state", "Where it keeps its fragments [default: DIR/state]"))
+        .arg(path(
+            "key-at",
+            "Where the service finds the private key, e.g. as a systemd credential [default: DIR/key.der]",
+        ))
+}
+
+fn roster_command() -> Command {
+    Command::new("roster")
+        .about("Print the roster of these holders and gateways; every party needs the same one")
+        .arg(
+            word("threshold", "T", "Holders needed for an answer, at least 2")
+                .required(true)
+                .value_parser(value_parser!(u8)),
+        )
+        .arg(
+            word("member", "LINE", "A holder, as `init` printed it; once for each")
+                .required(true)
+                .action(ArgAction::Append),
+        )
+        .arg(
+            word("gateway-pin", "PIN", "A gateway, as `gateway-identity` printed it")
+                .required(true)
+                .action(ArgAction::Append),
+        )
+}
+
+fn word(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help)
+}
+
+fn path(name: &'static str, help: &'static str) -> Arg {
+    word(name, if name == "key-at" { "FILE" } else { "DIR" }, help).value_parser(value_parser!(PathBuf))
 }
 
 fn main() -> Result<()> {
     let arguments = command().get_matches();
+    no_core_dumps()?;
+    let printed = match arguments.subcommand() {
+        Some(("init", arguments)) => member_line(&init_holder(&plan(arguments)?)?),
+        Some(("gateway-identity", arguments)) => {
+            init_gateway(arguments.get_one::<PathBuf>("dir").context("--dir is needed")?)?
+        }
+        Some((_, arguments)) => roster(arguments)?,
+        None => return serve(&arguments),
+    };
+    writeln!(std::io::stdout(), "{}", printed.trim_end())?;
+    Ok(())
+}
+
+fn plan(arguments: &ArgMatches) -> Result<HolderPlan> {
+    Ok(HolderPlan {
+        dir: arguments.get_one::<PathBuf>("dir").context("--dir is needed")?.clone(),
+        index: *arguments.get_one("index").context("--index is needed")?,
+        listen: *arguments.get_one("listen").context("--listen is needed")?,
+        address: arguments.get_one::<String>("address").cloned(),
+        state: arguments.get_one::<PathBuf>("state").cloned(),
+        key_at: arguments.get_one::<PathBuf>("key-at").cloned(),
+    })
+}
+
+fn roster(arguments: &ArgMatches) -> Result<String> {
+    let threshold = *arguments.get_one("threshold").context("--threshold is needed")?;
+    let members = arguments.get_many::<String>("member").into_iter().flatten().map(|line| parse_member(line));
+    let gateways = arguments.get_many::<String>("gateway-pin").into_iter().flatten().cloned();
+    roster_text(threshold, members.collect::<Result<_>>()?, gateways.collect())
+}
+
+fn serve(arguments: &ArgMatches) -> Result<()> {
     let path = arguments.get_one::<PathBuf>("config").context("--config is needed")?;
     let with_stdin = arguments.get_flag("exit-on-stdin-close");
-    no_core_dumps()?;
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
         .init();
+    if rustix::process::geteuid().is_root() {
+        tracing::warn!("this holder runs as root: give it a user of its own");
+    }
     let config = HolderConfig::load(path)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(daemon::run(config, ended(with_stdin)));

@@ -1,5 +1,6 @@
 //! Who takes part: holders with index, address and pin, gateways with a pin, and the threshold. Every party has the same roster.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -50,12 +51,22 @@ impl Roster {
     pub fn load(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read the roster {}", path.display()))?;
         let roster: Self = toml::from_str(&text).with_context(|| format!("{} is no roster", path.display()))?;
-        let n = u8::try_from(roster.holders.len()).unwrap_or(u8::MAX);
-        ensure!(n <= 9, "the roster has {n} holders; at most 9 are possible");
-        ensure!((2..=n).contains(&roster.threshold), "threshold must be between 2 and the number of holders, {n}");
-        let in_order = roster.holders.iter().zip(1..).all(|(holder, index)| holder.index == index);
-        ensure!(in_order, "the holders of the roster must have the indices 1 to {n}, in order");
+        roster.check()?;
         Ok(roster)
+    }
+
+    /// Whether it makes sense.
+    pub(crate) fn check(&self) -> Result<()> {
+        let n = u8::try_from(self.holders.len()).unwrap_or(u8::MAX);
+        ensure!(n <= 9, "the roster has {n} holders; at most 9 are possible");
+        ensure!((2..=n).contains(&self.threshold), "threshold must be between 2 and the number of holders, {n}");
+        let in_order = self.holders.iter().zip(1..).all(|(holder, index)| holder.index == index);
+        ensure!(in_order, "the holders of the roster must have the indices 1 to {n}, in order");
+        let pins: HashSet<&String> = self.holders.iter().map(|holder| &holder.pin).chain(&self.gateways).collect();
+        ensure!(pins.len() == self.holders.len() + self.gateways.len(), "every party must have a pin of its own");
+        let addresses: HashSet<&String> = self.holders.iter().map(|holder| &holder.address).collect();
+        ensure!(addresses.len() == self.holders.len(), "every holder must have an address of its own");
+        Ok(())
     }
 
     /// Bytes that stand for the roster in a key generation.
@@ -80,14 +91,19 @@ pub fn pin(certificate: &[u8]) -> String {
 /// # Errors
 /// The file cannot be read, or others may read it.
 pub fn read_private(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>> {
-    let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-    ensure!(
-        metadata.permissions().mode() & 0o077 == 0,
-        "{} may be read by others: run `chmod 600 {}`",
-        path.display(),
-        path.display()
-    );
+    check_private(path)?;
     Ok(zeroize::Zeroizing::new(fs::read(path)?))
+}
+
+/// Refuses a file that others may read. Files that systemd hands over as credentials are guarded by their folder, and their
+/// group bits show the service's own access.
+pub(crate) fn check_private(path: &Path) -> Result<()> {
+    let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let is_credential = std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|folder| path.starts_with(folder));
+    let others = if is_credential { 0o007 } else { 0o077 };
+    let path = path.display();
+    ensure!(metadata.permissions().mode() & others == 0, "{path} may be read by others: run `chmod 600 {path}`");
+    Ok(())
 }
 
 /// Writes a file durably, under its name or not at all; with `private` nobody else may read it.

@@ -1,15 +1,16 @@
 //! What a holder keeps on disk: one file per key, its fragment sealed under the holder's own key file.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use serde::{Deserialize, Serialize};
 use volvelle_fragments::PrfShare;
 use zeroize::Zeroizing;
 
-use crate::roster::{read_private, write_durably};
+use crate::roster::{check_private, read_private, write_durably};
 use crate::wire::KeyInfo;
 
 /// The folder of a holder.
@@ -27,7 +28,6 @@ struct File {
 }
 
 /// A key as a holder uses it.
-#[derive(Clone)]
 pub(crate) struct Key {
     pub(crate) share: PrfShare,
     pub(crate) info: KeyInfo,
@@ -36,9 +36,19 @@ pub(crate) struct Key {
 impl Folder {
     /// Opens the folder, making it and its key file at the first start.
     pub(crate) fn open(path: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&path)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("cannot make the folder {}", path.display()))?;
+        let files = fs::read_dir(&path)
+            .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>())
+            .with_context(|| format!("cannot read the folder {}", path.display()))?;
+        files.iter().try_for_each(|file| check_private(file))?;
         let key = path.join("seal.key");
         if !key.exists() {
+            let fragments = files.iter().any(|file| file.extension().is_some_and(|extension| extension == "json"));
+            ensure!(!fragments, "{} is missing and the fragments beside it need it: put it back", key.display());
             let mut bytes = Zeroizing::new([0_u8; 32]);
             getrandom::fill(&mut *bytes).map_err(|_| anyhow!("the system gives no randomness"))?;
             write_durably(&key, &*bytes, true)?;

@@ -1,22 +1,85 @@
-//! Frames and messages: a length of four bytes, then JSON. Bounded, strict, one answer per request.
+//! Frames between parties, and the messages that are seldom: key generation and health, in JSON inside a frame.
+//!
+//! ```text
+//! length u32 | version u8 = 1 | kind u8 | call u32 | body          (length counts what follows it; big-endian)
+//! ```
+//! Several calls may be under way on a connection; an answer has its call's number, and answers come in any order. Every length
+//! is bounded before anything is allocated for it.
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use zeroize::Zeroizing;
 
-/// Longest frame in bytes: 256 inputs of 1 KiB in hexadecimal fit.
-const LONGEST: usize = 1024 * 1024;
-/// Most inputs of one request.
-pub(crate) const LARGEST_BATCH: usize = 256;
+/// The version of everything here.
+const VERSION: u8 = 1;
+/// Longest frame in bytes: 256 inputs of 1 KiB fit, with room for the authorization.
+const LONGEST: usize = 320 * 1024;
+/// Bytes of a frame before its body, after its length.
+const HEAD: usize = 1 + 1 + 4;
 
-/// What is asked of a holder.
+/// What a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A [`Request`] in JSON.
+    Request = 1,
+    /// A [`Response`] in JSON.
+    Response = 2,
+    /// An evaluation, see [`crate::eval`].
+    Eval = 3,
+    /// The answer to an evaluation.
+    Answers = 4,
+    /// Why not, as text.
+    Refused = 5,
+}
+
+impl Kind {
+    fn of(byte: u8) -> Option<Self> {
+        [Self::Request, Self::Response, Self::Eval, Self::Answers, Self::Refused].into_iter().find(|k| *k as u8 == byte)
+    }
+}
+
+/// One message. Its body is wiped: it may be a fragment on its way from dealer to holder, or a part of a record's key.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: Kind,
+    pub(crate) call: u32,
+    pub(crate) body: Zeroizing<Vec<u8>>,
+}
+
+/// Appends a frame.
+pub(crate) fn append(out: &mut Vec<u8>, kind: Kind, call: u32, body: &[u8]) -> Result<()> {
+    ensure!(body.len() + HEAD <= LONGEST, "a message of {} bytes is too long", body.len());
+    out.extend_from_slice(&u32::try_from(body.len() + HEAD)?.to_be_bytes());
+    out.extend_from_slice(&[VERSION, kind as u8]);
+    out.extend_from_slice(&call.to_be_bytes());
+    out.extend_from_slice(body);
+    Ok(())
+}
+
+/// The first whole frame of `bytes` and its length there; `None` if more bytes are needed.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Frame, usize)>> {
+    let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
+    let length = usize::try_from(u32::from_be_bytes(*length))?;
+    ensure!((HEAD..=LONGEST).contains(&length), "a frame of {length} bytes is not allowed");
+    let Some((frame, _)) = rest.split_at_checked(length) else { return Ok(None) };
+    let (head, body) = frame.split_first_chunk::<HEAD>().context("a frame has a head")?;
+    let [version, kind, a, b, c, d] = *head;
+    if version != VERSION {
+        bail!("the peer speaks version {version} of the protocol and this is version {VERSION}: upgrade the older one");
+    }
+    let kind = Kind::of(kind).context("a frame of an unknown kind")?;
+    let frame = Frame { kind, call: u32::from_be_bytes([a, b, c, d]), body: Zeroizing::new(body.to_vec()) };
+    Ok(Some((frame, 4 + length)))
+}
+
+/// What is asked of a holder besides evaluations.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) enum Request {
-    /// Evaluate these inputs (gateways only).
-    Eval { inputs: Vec<String>, want_proof: bool },
+    /// Who is there (gateways only).
+    Health {},
     /// What is known of a key (gateways only).
     KeyInfo { realm: String, key_id: u32 },
     /// Begin a generation; answers this holder's public package (gateways only, as coordinators).
@@ -34,12 +97,11 @@ pub(crate) enum Request {
 /// What a holder answers.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) enum Response {
-    Answers { partials: Vec<String>, proof: Option<String> },
+    Health { index: u8, software: String, suites: Vec<u8> },
     Key(Option<KeyInfo>),
     Package(String),
     Signed { transcript: String, signature: String },
     Done,
-    Refused(String),
 }
 
 /// A key as every holder tells it.
@@ -59,28 +121,41 @@ impl KeyInfo {
     }
 }
 
-pub(crate) async fn send<T: Serialize>(stream: &mut (impl AsyncWrite + Unpin), message: &T) -> Result<()> {
-    let body = zeroize::Zeroizing::new(serde_json::to_vec(message)?);
-    let length = u32::try_from(body.len()).context("the message is too long")?;
-    let mut frame = zeroize::Zeroizing::new(Vec::with_capacity(body.len() + 4));
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(&body);
-    stream.write_all(&frame).await?;
-    stream.flush().await?;
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-/// The next message; `None` if the peer closed the connection between two.
-pub(crate) async fn receive<T: for<'a> Deserialize<'a>>(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<T>> {
-    let mut length = [0; 4];
-    if stream.read_exact(&mut length).await.is_err() {
-        return Ok(None);
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn frames_come_back_whole_and_only_whole(call: u32, body in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut bytes = Vec::new();
+            append(&mut bytes, Kind::Eval, call, &body).expect("short");
+            append(&mut bytes, Kind::Refused, 7, b"next").expect("short");
+            let (frame, length) = parse(&bytes).expect("sound").expect("whole");
+            prop_assert_eq!((frame.kind, frame.call, &*frame.body), (Kind::Eval, call, &body));
+            prop_assert!(parse(&bytes[..length - 1]).expect("sound").is_none());
+            let (next, _) = parse(&bytes[length..]).expect("sound").expect("whole");
+            prop_assert_eq!(next.kind, Kind::Refused);
+        }
+
+        #[test]
+        fn any_bytes_are_borne(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(Some((frame, length))) = parse(&bytes) {
+                let mut again = Vec::new();
+                append(&mut again, frame.kind, frame.call, &frame.body).expect("short");
+                prop_assert_eq!(&again, &bytes[..length]);
+            }
+        }
     }
-    let length = usize::try_from(u32::from_be_bytes(length))?;
-    if length > LONGEST {
-        bail!("a frame of {length} bytes is too long");
+
+    #[test]
+    fn a_frame_that_is_too_long_is_refused_before_it_is_there() {
+        let mut bytes = u32::MAX.to_be_bytes().to_vec();
+        assert!(parse(&bytes).is_err());
+        bytes[..4].copy_from_slice(&2_u32.to_be_bytes());
+        assert!(parse(&bytes).is_err());
+        assert!(append(&mut Vec::new(), Kind::Eval, 1, &vec![0; LONGEST]).is_err());
     }
-    let mut body = zeroize::Zeroizing::new(vec![0; length]);
-    stream.read_exact(&mut body).await?;
-    Ok(Some(serde_json::from_slice(&body)?))
 }

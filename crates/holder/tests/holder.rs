@@ -1,5 +1,18 @@
 //! Three real holder processes on loopback, asked over mutual TLS.
 
+#[path = "holder/attack.rs"]
+mod attack;
+#[path = "holder/documents.rs"]
+mod documents;
+#[path = "holder/faults.rs"]
+mod faults;
+#[path = "holder/messages.rs"]
+mod messages;
+#[path = "holder/program.rs"]
+mod program;
+#[path = "holder/signatures.rs"]
+mod signatures;
+
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -32,19 +45,39 @@ impl Drop for Process {
     }
 }
 
-/// Prepares and starts three holders and makes the realm's key.
+/// Prepares and starts three holders, of which two are needed, and makes the realm's key.
 async fn start(folder: &Path) -> (LocalSetup, Vec<Option<Process>>, Quorum) {
-    let mut setup = prepare(folder, 3, 2).expect("prepares");
+    start_of(folder, 3, 2).await
+}
+
+async fn start_of(folder: &Path, n: u8, t: u8) -> (LocalSetup, Vec<Option<Process>>, Quorum) {
+    let mut setup = prepare(folder, n, t).expect("prepares");
     setup.quorum.kek_cache_seconds = 0;
     let processes = setup.holder_configs.iter().map(|c| Some(Process::start(c))).collect();
     let quorum = Quorum::new(&setup.quorum).expect("a quorum");
-    let until = Instant::now() + Duration::from_secs(20);
-    while quorum.status().await.iter().any(|h| h.state != "up") {
-        assert!(Instant::now() < until, "the holders come up");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until_up(&quorum).await;
     quorum.create_key(REALM, 1).await.expect("makes a key");
     (setup, processes, quorum)
+}
+
+async fn until_up(quorum: &Quorum) {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let status = quorum.status().await;
+        if status.iter().all(|h| h.state == "up") {
+            return;
+        }
+        assert!(Instant::now() < until, "the holders come up: {status:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Puts the fragments of another installation's first holder under this one's.
+fn replace_fragment(of: &LocalSetup, with: &LocalSetup) {
+    let state = |setup: &LocalSetup| setup.holder_configs[0].parent().expect("a folder").join("state");
+    for file in std::fs::read_dir(state(with)).expect("lists").flatten() {
+        std::fs::copy(file.path(), state(of).join(file.file_name())).expect("copies");
+    }
 }
 
 fn place(path: &str) -> Place {
@@ -62,7 +95,9 @@ async fn values_open_with_one_holder_down_and_not_with_two() {
     assert_eq!(quorum.open(&place("/a"), &record).await.expect("opens").as_slice(), b"s3cret");
     let second = quorum.seal(&place("/b"), b"two").await.expect("seals");
     processes[1] = None;
+    let begun = Instant::now();
     let error = quorum.open(&place("/a"), &record).await.expect_err("one is not enough");
+    assert!(begun.elapsed() < Duration::from_secs(2), "it says so at once: {:?}", begun.elapsed());
     assert!(matches!(error, QuorumError::TooFewHolders { needed: 2, .. }), "{error}");
     processes[0] = Some(Process::start(&setup.holder_configs[0]));
     tokio::time::sleep(Duration::from_millis(700)).await;
@@ -90,13 +125,20 @@ async fn a_holder_that_answers_wrongly_is_named_and_the_value_still_comes() {
     let other = tempfile::tempdir().expect("a folder");
     let (other_setup, _others, _) = start(other.path()).await;
     processes[0] = None;
-    let state = |setup: &LocalSetup| setup.holder_configs[0].parent().expect("a folder").join("state");
-    for file in std::fs::read_dir(state(&other_setup)).expect("lists").flatten() {
-        std::fs::copy(file.path(), state(&setup).join(file.file_name())).expect("copies");
-    }
+    replace_fragment(&setup, &other_setup);
     processes[0] = Some(Process::start(&setup.holder_configs[0]));
     tokio::time::sleep(Duration::from_millis(700)).await;
-    assert_eq!(quorum.open(&place("/a"), &record).await.expect("opens all the same").as_slice(), b"v");
+    // Another client meets it when it seals: what it sealed is good all the same.
+    let sealing = Quorum::new(&setup.quorum).expect("a quorum");
+    for n in 0..3 {
+        let path = format!("/new/{n}");
+        let sealed = sealing.seal(&place(&path), b"new").await.expect("seals all the same");
+        assert_eq!(quorum.open(&place(&path), &sealed).await.expect("opens").as_slice(), b"new");
+    }
+    assert_eq!(sealing.status().await[0].state, "quarantined");
+    for _ in 0..3 {
+        assert_eq!(quorum.open(&place("/a"), &record).await.expect("opens all the same").as_slice(), b"v");
+    }
     let states: Vec<_> = quorum.status().await.iter().map(|h| h.state).collect();
     assert_eq!(states, ["quarantined", "up", "up"]);
 }

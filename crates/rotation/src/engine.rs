@@ -23,6 +23,8 @@ use crate::{EngineError, Parts, planner};
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How often somebody who waits looks by himself.
 const LOOK: Duration = Duration::from_millis(500);
+/// Nobody waits for a rotation that pauses longer than this.
+const LONG_PAUSE_SECONDS: i64 = 8;
 /// Outcomes that may wait for a slow listener.
 const OUTCOMES: usize = 1024;
 
@@ -55,6 +57,8 @@ pub struct Outcome {
     pub stage: Stage,
     /// Why it failed or waits.
     pub message: String,
+    /// When it goes on, if it waits.
+    pub waits_until: Option<Micros>,
 }
 
 /// The engine. Cheap to clone.
@@ -219,7 +223,7 @@ impl Engine {
         Ok((hosts, Some(shared)))
     }
 
-    /// Waits until all of these have ended, or until `patience` is over; answers how each stands then.
+    /// Waits until all of these have ended or make a long pause, or until `patience` is over; answers how each stands then.
     ///
     /// # Errors
     /// The store failed.
@@ -238,7 +242,9 @@ impl Engine {
                 outcomes.push(outcome(rotations::load(&mut tx, account, *id).await?));
             }
             drop(tx);
-            if outcomes.iter().all(|o| o.stage.is_final()) || tokio::time::Instant::now() >= deadline {
+            let long = self.parts.clock.now().plus_seconds(LONG_PAUSE_SECONDS);
+            let over = |o: &Outcome| o.stage.is_final() || o.waits_until.is_some_and(|until| until > long);
+            if outcomes.iter().all(over) || tokio::time::Instant::now() >= deadline {
                 return Ok(outcomes);
             }
             let look = tokio::time::sleep_until(deadline.min(tokio::time::Instant::now() + LOOK));
@@ -292,5 +298,12 @@ pub(crate) fn fresh_state(open: &[volvelle_domain::item::ItemVersion]) -> State 
 }
 
 fn outcome(rotation: Rotation) -> Outcome {
-    Outcome { id: rotation.id, host: rotation.slot.host, stage: rotation.state.stage, message: rotation.message }
+    let waits = !rotation.state.stage.is_final() && rotation.lease_until < rotation.not_before;
+    Outcome {
+        id: rotation.id,
+        host: rotation.slot.host,
+        stage: rotation.state.stage,
+        message: rotation.message,
+        waits_until: waits.then_some(rotation.not_before),
+    }
 }

@@ -80,7 +80,17 @@ async fn rotates(fault: Fault) {
     let slot = Slot { account: id.clone(), item: ItemId(1), host: String::new() };
     let settings = AccountSettings::default();
     let (realm, name) = (Uid([1; 16]), "a".to_owned());
-    let account = Account { id, name, realm, key_id: 1, generation: 0, content: 0, operator: false, created_at: Micros(0), settings };
+    let account = Account {
+        id,
+        name,
+        realm,
+        key_id: 1,
+        generation: 0,
+        content: 0,
+        operator: false,
+        created_at: Micros(0),
+        settings,
+    };
     let first = ItemVersion {
         version: 1,
         host: String::new(),

@@ -68,11 +68,12 @@ fn definite(compared: &Result<(), Error>) -> Option<bool> {
 
 /// A field for `password` with a fresh salt.
 pub(super) fn hash(scheme: Scheme, password: &Secret) -> Option<Secret> {
+    // Twelve bytes are the sixteen characters that crypt(3) takes of a `$6$` salt; what is longer it cuts off in silence.
     let mut salt = [0_u8; 16];
     getrandom::fill(&mut salt).ok()?;
     let text = match scheme {
         Scheme::Yescrypt => Yescrypt::default().hash_password_with_salt(password.expose(), &salt).ok()?.to_string(),
-        Scheme::Sha512 => ShaCrypt::SHA512.hash_password_with_salt(password.expose(), &salt).ok()?.to_string(),
+        Scheme::Sha512 => ShaCrypt::SHA512.hash_password_with_salt(password.expose(), &salt[..12]).ok()?.to_string(),
     };
     Some(Secret::from(text))
 }
@@ -88,6 +89,22 @@ mod tests {
             assert_eq!(Scheme::named(field.expose_str().expect("text")), scheme);
             assert_eq!(holds(&field, &"one".into()), Some(true));
             assert_eq!(holds(&field, &"two".into()), Some(false));
+        }
+    }
+
+    #[test]
+    fn the_systems_own_crypt_computes_the_same_field() {
+        for scheme in [Scheme::Yescrypt, Scheme::Sha512] {
+            for password in ["one", "Canary-8f2c61d0-Passw0rd!", "p\u{e4}ss word,~^"] {
+                let field = hash(scheme, &password.into()).expect("hashes");
+                let theirs = std::process::Command::new("perl")
+                    .args(["-e", "print crypt($ENV{P}, $ENV{H})"])
+                    .env("P", password)
+                    .env("H", field.expose_str().expect("text"))
+                    .output()
+                    .expect("perl runs");
+                assert_eq!(Some(String::from_utf8_lossy(&theirs.stdout).as_ref()), field.expose_str(), "{scheme:?}");
+            }
         }
     }
 

@@ -1,0 +1,254 @@
+//! The gateway's connection to one holder: one task owns it, many callers have requests under way on it at once.
+//!
+//! What must stay true: a caller never waits longer than its patience; a request on a connection that turns out to be dead is
+//! repeated once on a fresh one (everything asked of a holder may be repeated); the queue and the requests under way are bounded;
+//! after a failure the next attempt to connect waits a little, longer each time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::channel::{Channel, Turn};
+use crate::lock;
+use crate::roster::Member;
+use crate::wire::{Frame, Kind, Request, Response};
+
+/// Requests that wait for a connection, at most.
+const QUEUE: usize = 1024;
+/// Requests under way on a connection, at most.
+const UNDER_WAY: usize = 1024;
+/// Longest for connection and handshake.
+const CONNECTING: Duration = Duration::from_secs(2);
+/// First and longest pause between attempts to connect.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(400));
+/// How often requests under way are looked through for overdue ones.
+const SWEEP: Duration = Duration::from_millis(500);
+
+/// Why a holder did not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It answered that it will not.
+    Refused(String),
+    /// It cannot be reached, or answers nothing that makes sense.
+    Unreachable(String),
+    /// Nothing came in time.
+    Late,
+    /// This side has too much under way.
+    Busy,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(why) | Self::Unreachable(why) => f.write_str(why),
+            Self::Late => f.write_str("no answer in time"),
+            Self::Busy => f.write_str("too many requests are under way"),
+        }
+    }
+}
+
+struct Call {
+    kind: Kind,
+    body: Arc<Vec<u8>>,
+    deadline: Instant,
+    reply: oneshot::Sender<Result<Frame, String>>,
+}
+
+/// Where a holder is and how it is known.
+struct Target {
+    member: Member,
+    connector: TlsConnector,
+}
+
+/// The link to one holder. Its task starts with the first request and ends with the link.
+pub(crate) struct Link {
+    target: Arc<Target>,
+    calls: Mutex<Option<mpsc::Sender<Call>>>,
+}
+
+impl Link {
+    pub(crate) fn new(member: Member, connector: TlsConnector) -> Self {
+        Self { target: Arc::new(Target { member, connector }), calls: Mutex::default() }
+    }
+
+    /// Asks something seldom.
+    pub(crate) async fn ask(&self, request: &Request, patience: Duration) -> Result<Response, Failure> {
+        let broken = |error: serde_json::Error| Failure::Unreachable(error.to_string());
+        let body = Arc::new(serde_json::to_vec(request).map_err(broken)?);
+        let frame = self.call(Kind::Request, body, patience).await?;
+        if frame.kind != Kind::Response {
+            return Err(Failure::Unreachable("an answer to another question".into()));
+        }
+        serde_json::from_slice(&frame.body).map_err(broken)
+    }
+
+    /// Sends a message and waits for its answer.
+    pub(crate) async fn call(&self, kind: Kind, body: Arc<Vec<u8>>, patience: Duration) -> Result<Frame, Failure> {
+        timeout(patience, self.call_patiently(kind, body, patience)).await.unwrap_or(Err(Failure::Late))
+    }
+
+    /// As [`Self::call`], for callers that watch the time themselves and drop the future when `patience` is over.
+    pub(crate) async fn call_patiently(
+        &self,
+        kind: Kind,
+        body: Arc<Vec<u8>>,
+        patience: Duration,
+    ) -> Result<Frame, Failure> {
+        let deadline = Instant::now() + patience;
+        for _ in 0..2 {
+            let (reply, answer) = oneshot::channel();
+            let call = Call { kind, body: Arc::clone(&body), deadline, reply };
+            self.sender().try_send(call).map_err(|_| Failure::Busy)?;
+            match answer.await {
+                Ok(Ok(frame)) if frame.kind == Kind::Refused => {
+                    return Err(Failure::Refused(String::from_utf8_lossy(&frame.body).into_owned()));
+                }
+                Ok(Ok(frame)) => return Ok(frame),
+                Ok(Err(why)) => return Err(Failure::Unreachable(why)),
+                // The connection ended under the request.
+                Err(_) => {}
+            }
+        }
+        Err(Failure::Unreachable("the connection was lost".into()))
+    }
+
+    /// The way to the task, which is started if there is none: the first time, or after its runtime ended.
+    fn sender(&self) -> mpsc::Sender<Call> {
+        let mut calls = lock(&self.calls);
+        match &*calls {
+            Some(sender) if !sender.is_closed() => sender.clone(),
+            _ => {
+                let (sender, receiver) = mpsc::channel(QUEUE);
+                tokio::spawn(run(Arc::clone(&self.target), receiver));
+                *calls = Some(sender.clone());
+                sender
+            }
+        }
+    }
+}
+
+/// Connects when something is asked, and again when the connection is gone.
+async fn run(target: Arc<Target>, mut calls: mpsc::Receiver<Call>) {
+    let mut pause = PAUSES.0;
+    let mut not_before = Instant::now();
+    while let Some(first) = calls.recv().await {
+        if first.reply.is_closed() {
+            continue;
+        }
+        tokio::time::sleep_until(not_before).await;
+        let why = match timeout(CONNECTING, target.connect()).await {
+            Ok(Ok(stream)) => {
+                pause = PAUSES.0;
+                serve(stream, first, &mut calls).await;
+                not_before = Instant::now() + pause;
+                continue;
+            }
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_) => "it cannot be connected in time".to_owned(),
+        };
+        not_before = Instant::now() + pause;
+        pause = PAUSES.1.min(pause * 2);
+        first.reply.send(Err(why.clone())).ok();
+        while let Ok(call) = calls.try_recv() {
+            call.reply.send(Err(why.clone())).ok();
+        }
+    }
+}
+
+impl Target {
+    async fn connect(&self) -> Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(&self.member.address).await?;
+        stream.set_nodelay(true)?;
+        Ok(self.connector.connect("holder".try_into()?, stream).await?)
+    }
+}
+
+/// What is under way on one connection.
+#[derive(Default)]
+struct UnderWay {
+    waiting: HashMap<u32, Waiting>,
+    last: u32,
+}
+
+struct Waiting {
+    sent: Instant,
+    deadline: Instant,
+    reply: oneshot::Sender<Result<Frame, String>>,
+}
+
+impl UnderWay {
+    fn send(&mut self, channel: &mut Channel<TlsStream<TcpStream>>, call: Call) {
+        if call.reply.is_closed() {
+            return;
+        }
+        self.last = self.last.wrapping_add(1);
+        match channel.send(call.kind, self.last, &call.body) {
+            Ok(()) => {
+                let waiting = Waiting { sent: Instant::now(), deadline: call.deadline, reply: call.reply };
+                self.waiting.insert(self.last, waiting);
+            }
+            Err(error) => {
+                call.reply.send(Err(error.to_string())).ok();
+            }
+        }
+    }
+
+    /// Hands frames to whoever waits for them; nobody may wait any more.
+    fn receive(&mut self, channel: &mut Channel<TlsStream<TcpStream>>) -> Result<()> {
+        while let Some(frame) = channel.next()? {
+            if let Some(waiting) = self.waiting.remove(&frame.call) {
+                waiting.reply.send(Ok(frame)).ok();
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets requests whose time is over. The connection is dead if nothing came since such a one was sent.
+    fn is_dead(&mut self, heard: Instant) -> bool {
+        let now = Instant::now();
+        let dead = self.waiting.values().any(|w| w.deadline < now && heard < w.sent);
+        self.waiting.retain(|_, w| w.deadline >= now);
+        dead
+    }
+}
+
+/// Until the connection ends. Whoever waits for an answer then learns that it will not come.
+async fn serve(stream: TlsStream<TcpStream>, first: Call, calls: &mut mpsc::Receiver<Call>) {
+    let mut channel = Channel::new(stream);
+    let mut under_way = UnderWay::default();
+    let mut heard = Instant::now();
+    let mut sweep = tokio::time::interval(SWEEP);
+    under_way.send(&mut channel, first);
+    loop {
+        let room = channel.has_room() && under_way.waiting.len() < UNDER_WAY;
+        tokio::select! {
+            biased;
+            call = calls.recv(), if room => {
+                let Some(call) = call else { return };
+                under_way.send(&mut channel, call);
+                // Whatever is there already goes with it.
+                while channel.has_room() && under_way.waiting.len() < UNDER_WAY && let Ok(call) = calls.try_recv() {
+                    under_way.send(&mut channel, call);
+                }
+            }
+            read = channel.turn(Turn::ReadAndWrite) => {
+                heard = Instant::now();
+                if read.is_err() || under_way.receive(&mut channel).is_err() {
+                    return;
+                }
+            }
+            _ = sweep.tick(), if !under_way.waiting.is_empty() => {
+                if under_way.is_dead(heard) {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Asking t holders, and others when one is slow or fails.
+//!
+//! What must stay true: the first t good answers win; a slow or hung holder delays a read by a small multiple of what holders
+//! usually take, and only the first time; a holder that fails is asked last until it answers a probe.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+use volvelle_fragments::{Kek, Partial, Proof, Weights, proof};
+
+use super::{KeyName, PATIENCE, Peer, Publics, Quorum, QuorumError};
+use crate::daemon::EPOCH;
+use crate::eval::{Answer, EvalAnswers, EvalRequest, Operation, Proving};
+use crate::link::Failure;
+use crate::lock;
+use crate::wire::{Frame, Kind};
+
+/// Another holder is asked after three times the median, within these bounds.
+const HEDGE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
+/// What each further input of a batch may take.
+const PER_INPUT: Duration = Duration::from_micros(200);
+/// Holders whose medians have the same place among these bounds are asked in turn; faster ones first.
+const PACES_US: [u32; 5] = [3_000, 10_000, 30_000, 100_000, 300_000];
+
+/// The answers of t holders for the inputs of one message.
+struct Answers {
+    weights: Arc<Weights>,
+    /// For each input, in the order of the weights.
+    partials: Vec<Vec<Partial>>,
+}
+
+/// Why an answer does not count.
+pub(super) enum Wrong {
+    /// It is no evaluation by this holder's fragment.
+    Lied,
+    /// It says why not, or is not understood.
+    Says(String),
+}
+
+/// One message under way.
+struct Race<'a> {
+    quorum: &'a Quorum,
+    xs: &'a [&'a [u8]],
+    publics: Option<&'a Publics>,
+    body: Arc<Vec<u8>>,
+    answers: Vec<(u8, Vec<Partial>)>,
+    complaints: Vec<String>,
+    /// Who was asked when and has not answered.
+    asked: Vec<(&'a Arc<Peer>, Instant)>,
+}
+
+impl Quorum {
+    /// The keys of these inputs, believed without proof; a record's commitment tells whether they are right.
+    pub(super) async fn derive(&self, op: Operation, key: KeyName, xs: &[&[u8]]) -> Result<Vec<Kek>, QuorumError> {
+        combine(xs, &self.evaluate(op, key, xs, None).await?)
+    }
+
+    /// The keys of these inputs, from answers whose proofs hold.
+    pub(super) async fn derive_proved(
+        &self,
+        op: Operation,
+        key: KeyName,
+        xs: &[&[u8]],
+    ) -> Result<Vec<Kek>, QuorumError> {
+        let publics = self.publics(key).await?;
+        combine(xs, &self.evaluate(op, key, xs, Some(&publics)).await?)
+    }
+
+    pub(super) fn message(
+        &self,
+        operation: Operation,
+        (realm, key_id): KeyName,
+        xs: &[&[u8]],
+        proving: Proving,
+    ) -> Result<Arc<Vec<u8>>, QuorumError> {
+        let (start, count) = &self.0.requests;
+        let mut request_id = [0; 16];
+        request_id[..8].copy_from_slice(&start.to_be_bytes());
+        request_id[8..].copy_from_slice(&count.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        let (principal, authorization, inputs) = ("", [].as_slice(), xs.to_vec());
+        let request = EvalRequest {
+            operation,
+            proving,
+            realm,
+            key_id,
+            epoch: EPOCH,
+            request_id,
+            principal,
+            authorization,
+            inputs,
+        };
+        request.encode().map(Arc::new).map_err(QuorumError::Config)
+    }
+
+    /// Asks t holders, and another one for each that fails or is slow; with `publics` an answer counts only with a proof that
+    /// holds.
+    async fn evaluate(
+        &self,
+        op: Operation,
+        key: KeyName,
+        xs: &[&[u8]],
+        publics: Option<&Publics>,
+    ) -> Result<Answers, QuorumError> {
+        self.keep_up();
+        *lock(&self.0.last_used) = Some(key);
+        let proving = if publics.is_some() { Proving::Proved } else { Proving::Optimistic };
+        let body = self.message(op, key, xs, proving)?;
+        let race = Race { quorum: self, xs, publics, body, answers: vec![], complaints: vec![], asked: Vec::new() };
+        race.run().await
+    }
+
+    /// Holders in the order in which they are to be asked: who failed last, fast ones before slow ones, equals in turn.
+    fn order(&self) -> Vec<&Arc<Peer>> {
+        let turn = usize::try_from(self.0.requests.1.load(Ordering::Relaxed) % 0xffff).unwrap_or(0);
+        let n = self.0.peers.len();
+        let mut order: Vec<&Arc<Peer>> =
+            (0..n).map(|i| &self.0.peers[(i + turn) % n]).filter(|peer| !peer.is_quarantined()).collect();
+        let pace = |peer: &Arc<Peer>| {
+            let median = peer.median_us.load(Ordering::Relaxed);
+            PACES_US.iter().take_while(|bound| median > **bound).count()
+        };
+        order.sort_by_key(|peer| (peer.down.load(Ordering::Relaxed), pace(peer)));
+        order
+    }
+
+    fn weights(&self, indices: &[u8]) -> Result<Arc<Weights>, QuorumError> {
+        let set = indices.iter().fold(0_u16, |set, index| set | 1 << (index & 15));
+        let known = self.0.weights.read().unwrap_or_else(PoisonError::into_inner).get(&set).map(Arc::clone);
+        if let Some(weights) = known {
+            return Ok(weights);
+        }
+        let weights = Arc::new(Weights::of(indices)?);
+        self.0.weights.write().unwrap_or_else(PoisonError::into_inner).insert(set, Arc::clone(&weights));
+        Ok(weights)
+    }
+}
+
+impl<'a> Race<'a> {
+    async fn run(mut self) -> Result<Answers, QuorumError> {
+        let needed = usize::from(self.quorum.0.roster.threshold);
+        let order = self.quorum.order();
+        let delay = delay(&order[..needed.min(order.len())], self.xs.len());
+        let mut waiting = order.into_iter();
+        let mut under_way = FuturesUnordered::new();
+        for peer in waiting.by_ref().take(needed) {
+            under_way.push(self.ask(peer));
+        }
+        let hedge = tokio::time::sleep(delay);
+        tokio::pin!(hedge);
+        let mut patient = true;
+        while self.answers.len() < needed {
+            tokio::select! {
+                biased;
+                Some((peer, answer)) = under_way.next() => {
+                    if !self.take(peer, answer) && let Some(peer) = waiting.next() {
+                        under_way.push(self.ask(peer));
+                    }
+                }
+                () = &mut hedge, if !under_way.is_empty() => match waiting.next() {
+                    Some(peer) => {
+                        under_way.push(self.ask(peer));
+                        hedge.as_mut().reset(Instant::now() + delay);
+                    }
+                    None if patient => {
+                        patient = false;
+                        hedge.as_mut().reset(Instant::now() + PATIENCE);
+                    }
+                    None => return Err(self.out_of_time()),
+                },
+                else => return Err(self.too_few()),
+            }
+        }
+        for (peer, since) in &self.asked {
+            if since.elapsed() > delay {
+                self.quorum.fails(peer);
+            }
+        }
+        self.finish()
+    }
+
+    /// The future borrows nothing of the race, so that answers can be taken while others are under way.
+    fn ask(&mut self, peer: &'a Arc<Peer>) -> impl Future<Output = (&'a Arc<Peer>, Result<Frame, Failure>)> + use<'a> {
+        self.asked.push((peer, Instant::now()));
+        let body = Arc::clone(&self.body);
+        async move { (peer, peer.link.call_patiently(Kind::Eval, body, PATIENCE).await) }
+    }
+
+    /// Whether the answer counts.
+    fn take(&mut self, peer: &'a Arc<Peer>, answer: Result<Frame, Failure>) -> bool {
+        let asked = self.asked.iter().position(|(other, _)| Arc::ptr_eq(other, peer));
+        let since = asked.map(|n| self.asked.swap_remove(n).1);
+        let why = match answer {
+            Ok(frame) => match read(peer.index, &frame, self.xs, self.publics) {
+                Ok(partials) => {
+                    peer.down.store(false, Ordering::Relaxed);
+                    if let (Some(since), 1..=4) = (since, self.xs.len()) {
+                        peer.observe(since.elapsed());
+                    }
+                    self.answers.push((peer.index, partials));
+                    return true;
+                }
+                Err(Wrong::Lied) => {
+                    peer.quarantine();
+                    "it answered wrongly and is left out".to_owned()
+                }
+                Err(Wrong::Says(why)) => why,
+            },
+            Err(failure) => {
+                if matches!(failure, Failure::Unreachable(_) | Failure::Late) {
+                    self.quorum.fails(peer);
+                }
+                failure.to_string()
+            }
+        };
+        self.complaints.push(format!("holder {}: {why}", peer.index));
+        false
+    }
+
+    fn finish(mut self) -> Result<Answers, QuorumError> {
+        self.answers.sort_by_key(|(index, _)| *index);
+        let indices: Vec<u8> = self.answers.iter().map(|(index, _)| *index).collect();
+        let weights = self.quorum.weights(&indices)?;
+        let partials =
+            (0..self.xs.len()).map(|n| self.answers.iter().map(|(_, answers)| answers[n]).collect()).collect();
+        Ok(Answers { weights, partials })
+    }
+
+    fn out_of_time(mut self) -> QuorumError {
+        for (peer, _) in std::mem::take(&mut self.asked) {
+            self.quorum.fails(peer);
+            self.complaints.push(format!("holder {}: {}", peer.index, Failure::Late));
+        }
+        self.too_few()
+    }
+
+    fn too_few(mut self) -> QuorumError {
+        for peer in self.quorum.0.peers.iter().filter(|peer| peer.is_quarantined()) {
+            let known = format!("holder {}:", peer.index);
+            if !self.complaints.iter().any(|complaint| complaint.starts_with(&known)) {
+                self.complaints.push(format!("{known} it answered wrongly of late and is left out"));
+            }
+        }
+        let (needed, reachable) = (self.quorum.0.roster.threshold, self.answers.len());
+        QuorumError::TooFewHolders { needed, reachable, detail: self.complaints.join("; ") }
+    }
+}
+
+fn delay(asked: &[&Arc<Peer>], inputs: usize) -> Duration {
+    let median = asked.iter().map(|peer| peer.median_us.load(Ordering::Relaxed)).max().unwrap_or(0);
+    let usual = Duration::from_micros(u64::from(median) * 3).clamp(HEDGE.0, HEDGE.1);
+    usual + PER_INPUT * u32::try_from(inputs.saturating_sub(1)).unwrap_or(u32::MAX)
+}
+
+fn combine(xs: &[&[u8]], answers: &Answers) -> Result<Vec<Kek>, QuorumError> {
+    let combined = match answers.partials.as_slice() {
+        [only] => vec![answers.weights.combine(only)?],
+        many => answers.weights.combine_all(many)?,
+    };
+    Ok(xs.iter().zip(&combined).map(|(x, y)| Kek::derive(x, y, None)).collect::<Result<_, _>>()?)
+}
+
+/// A holder's answers for `xs`, with proof if `publics` are given. An encoding that no evaluation has is a lie too.
+pub(super) fn read(index: u8, frame: &Frame, xs: &[&[u8]], publics: Option<&Publics>) -> Result<Vec<Partial>, Wrong> {
+    let says = |why: &str| Wrong::Says(why.to_owned());
+    if frame.kind != Kind::Answers {
+        return Err(says("an answer to another question"));
+    }
+    let answers = EvalAnswers::decode(&frame.body).map_err(|error| Wrong::Says(error.to_string()))?;
+    if answers.answers.len() != xs.len() || answers.epoch != EPOCH {
+        return Err(says("an answer to another question"));
+    }
+    let mut partials = Vec::with_capacity(xs.len());
+    for answer in &answers.answers {
+        partials.push(match answer {
+            Answer::Evaluated(y) => Partial::from_bytes(y).map_err(|_| Wrong::Lied)?,
+            Answer::Denied => return Err(says("its policy forbids it")),
+            Answer::Rate => return Err(says("its budget is used up")),
+            Answer::Tombstone => return Err(says("this version was deleted")),
+            Answer::Bad => return Err(says("it does not accept the input")),
+        });
+    }
+    let Some(publics) = publics else { return Ok(partials) };
+    let proof = answers.proof.ok_or_else(|| says("no proof"))?;
+    let proof = Proof::from_bytes(&proof).map_err(|_| Wrong::Lied)?;
+    let public = publics.get(&index).ok_or_else(|| says("no public share"))?;
+    proof::verify(public, xs, &partials, &proof).map_err(|_| Wrong::Lied)?;
+    Ok(partials)
+}

@@ -1,0 +1,141 @@
+//! How the holders are: questions from the outside, and upkeep in the background.
+//!
+//! A probe asks a holder to evaluate an input that no record has, and to prove it. Only gateways of the roster may ask. The answer
+//! shows that the holder has its fragment of the key as the key was made - one that lost it, or was put back from an old copy, is
+//! named before a user meets it - and reveals nothing of any record: its input is fresh, and its purpose is one that records
+//! never have. What must stay true: the background work ends with the quorum.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use volvelle_fragments::place::PROBE;
+use volvelle_fragments::record::fresh_salt;
+use volvelle_fragments::{Input, Place};
+
+use super::ask::{Wrong, read};
+use super::{HolderStatus, Inner, KeyName, PATIENCE, Peer, Quorum};
+use crate::eval::{Operation, Proving};
+use crate::lock;
+use crate::wire::{Kind, Request, Response};
+
+/// The background work's beat.
+const BEAT: Duration = Duration::from_secs(5);
+/// Every so many beats each holder is probed: once a minute.
+const BEATS_PER_PROBE: u64 = 12;
+/// First and longest pause between probes of a holder that failed.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+impl Quorum {
+    /// How the holders are, by asking each: first who it is, then, if a key was used, to evaluate with it and
+    /// prove it.
+    pub async fn status(&self) -> Vec<HolderStatus> {
+        let key = *lock(&self.0.last_used);
+        join_all(self.0.peers.iter().map(|peer| self.examine(peer, key))).await
+    }
+
+    async fn examine(&self, peer: &Arc<Peer>, key: Option<KeyName>) -> HolderStatus {
+        let (index, begun) = (peer.index, Instant::now());
+        let mut status =
+            HolderStatus { index, state: "down", round_trip: None, software: None, suites: vec![], detail: None };
+        let outcome = match peer.link.ask(&Request::Health {}, PATIENCE).await {
+            Ok(Response::Health { index, software, suites }) if index == peer.index => {
+                status.round_trip = Some(begun.elapsed());
+                (status.software, status.suites) = (Some(software), suites);
+                match key {
+                    Some(key) => self.probe(peer, key).await,
+                    None => Ok(()),
+                }
+            }
+            Ok(_) => Err("it is not the holder of this index".to_owned()),
+            Err(failure) => Err(failure.to_string()),
+        };
+        match outcome {
+            Ok(()) => {
+                peer.down.store(false, Ordering::Relaxed);
+                status.state = "up";
+            }
+            Err(why) => status.detail = Some(why),
+        }
+        if peer.is_quarantined() {
+            status.state = "quarantined";
+            status.detail = Some("it answered wrongly of late".to_owned());
+        }
+        status
+    }
+
+    /// Whether a holder can evaluate with its fragment of this key. One that answers wrongly is left out from now on.
+    async fn probe(&self, peer: &Peer, key: KeyName) -> Result<(), String> {
+        let publics = self.publics(key).await.map_err(|error| error.to_string())?;
+        let place =
+            Place { realm: key.0, key_id: key.1, purpose: PROBE, item: [0; 16], version: 0, path: String::new() };
+        let salt = fresh_salt().map_err(|error| error.to_string())?;
+        let x = Input { place, salt }.encode().map_err(|error| error.to_string())?;
+        let body = self.message(Operation::Probe, key, &[&x], Proving::Proved).map_err(|error| error.to_string())?;
+        let frame = peer.link.call(Kind::Eval, body, PATIENCE).await.map_err(|failure| failure.to_string())?;
+        match read(peer.index, &frame, &[&x], Some(&publics)) {
+            Ok(_) => Ok(()),
+            Err(Wrong::Says(why)) => Err(why),
+            Err(Wrong::Lied) => {
+                if !peer.is_quarantined() {
+                    peer.quarantine();
+                }
+                Err("it answered wrongly".to_owned())
+            }
+        }
+    }
+
+    /// Notes that a holder failed: others are asked first, and it is asked in the background until it answers.
+    pub(super) fn fails(&self, peer: &Arc<Peer>) {
+        if !peer.down.swap(true, Ordering::Relaxed) {
+            tracing::warn!(holder = peer.index, "a fragment holder does not answer; others are asked first");
+            tokio::spawn(until_it_answers(Arc::downgrade(peer)));
+        }
+    }
+
+    /// Starts the background work if it does not run: at the first question, or after its runtime ended.
+    pub(super) fn keep_up(&self) {
+        let mut upkeep = lock(&self.0.upkeep);
+        if upkeep.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+            *upkeep = Some(tokio::spawn(keep_up(Arc::downgrade(&self.0))));
+        }
+    }
+}
+
+async fn until_it_answers(peer: Weak<Peer>) {
+    let mut pause = PAUSES.0;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = PAUSES.1.min(pause * 2);
+        let Some(peer) = peer.upgrade() else { return };
+        if !peer.down.load(Ordering::Relaxed) {
+            return;
+        }
+        if peer.link.ask(&Request::Health {}, PATIENCE).await.is_ok() {
+            tracing::info!(holder = peer.index, "a fragment holder answers again");
+            peer.down.store(false, Ordering::Relaxed);
+            return;
+        }
+    }
+}
+
+/// Wipes cached keys whose time is over, and probes each holder once a minute, with the key that was used last.
+async fn keep_up(inner: Weak<Inner>) {
+    let mut beat = 0_u64;
+    loop {
+        tokio::time::sleep(BEAT).await;
+        let Some(quorum) = inner.upgrade().map(Quorum) else { return };
+        quorum.0.cache.sweep();
+        beat += 1;
+        if !beat.is_multiple_of(BEATS_PER_PROBE) {
+            continue;
+        }
+        let key = *lock(&quorum.0.last_used);
+        for status in join_all(quorum.0.peers.iter().map(|peer| quorum.examine(peer, key))).await {
+            if status.state != "up" {
+                tracing::warn!(holder = status.index, state = status.state, detail = status.detail, "a probe failed");
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What an operator makes once: a holder's identity and configuration, a gateway's identity, the roster.
+//!
+//! What must stay true: private keys stay on the machine they were made on; nothing that is there is ever replaced.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
+
+use crate::daemon::HolderConfig;
+use crate::roster::{IdentityFiles, Member, Roster, pin, read_private, write_durably};
+
+/// The name of a holder's configuration in its folder.
+pub const CONFIG: &str = "holder.toml";
+
+/// What a new holder is told about itself.
+#[derive(Clone, Debug)]
+pub struct HolderPlan {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Its index in the roster.
+    pub index: u8,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// How others reach it; as it listens, if nothing is said.
+    pub address: Option<String>,
+    /// Where it keeps its fragments; `state` in its folder, if nothing is said.
+    pub state: Option<PathBuf>,
+    /// Where the service will find the private key, if not in its folder.
+    pub key_at: Option<PathBuf>,
+}
+
+/// Makes a holder's identity and configuration, or finds them; the roster is put beside them as `roster.toml`. Gives the line for
+/// the roster.
+///
+/// # Errors
+/// The plan makes no sense, or the folder has another holder.
+pub fn init_holder(plan: &HolderPlan) -> Result<Member> {
+    ensure!((1..=9).contains(&plan.index), "index must be from 1 to 9");
+    let address = match &plan.address {
+        Some(address) => address.clone(),
+        None if plan.listen.ip().is_unspecified() => {
+            bail!("listen is every address of this machine: say with --address how the others reach it");
+        }
+        None => plan.listen.to_string(),
+    };
+    ensure!(!address.contains(',') && address.contains(':'), "address must be HOST:PORT");
+    let file = plan.dir.join(CONFIG);
+    let (pin, signing_key) = identity(&plan.dir)?;
+    let config = HolderConfig {
+        index: plan.index,
+        listen: plan.listen.to_string(),
+        roster: "roster.toml".into(),
+        state: plan.state.clone().unwrap_or_else(|| "state".into()),
+        identity: IdentityFiles {
+            certificate: "certificate.der".into(),
+            key: plan.key_at.clone().unwrap_or_else(|| "key.der".into()),
+        },
+    };
+    let text = toml::to_string(&config)?;
+    if file.exists() {
+        let same = fs::read_to_string(&file)? == text;
+        ensure!(same, "{} is there and says something else: nothing was changed", file.display());
+    } else {
+        write_durably(&file, text.as_bytes(), false)?;
+    }
+    Ok(Member { index: plan.index, address, pin, signing_key })
+}
+
+/// Makes a gateway's identity in a folder, or finds it. Gives its pin.
+///
+/// # Errors
+/// The disk refuses.
+pub fn init_gateway(dir: &Path) -> Result<String> {
+    Ok(identity(dir)?.0)
+}
+
+/// A member as one word, for the command line.
+#[must_use]
+pub fn member_line(member: &Member) -> String {
+    format!("{},{},{},{}", member.index, member.address, member.pin, member.signing_key)
+}
+
+/// Reads what [`member_line`] writes.
+///
+/// # Errors
+/// It is anything else.
+pub fn parse_member(line: &str) -> Result<Member> {
+    let parts: Vec<&str> = line.split(',').collect();
+    let [index, address, pin, signing_key] = parts.as_slice() else {
+        bail!("a member is INDEX,HOST:PORT,PIN,KEY as `volvelle-holder init` printed it");
+    };
+    let index = index.parse().context("a member begins with its index")?;
+    for word in [pin, signing_key] {
+        check_digest(word)?;
+    }
+    let [address, pin, signing_key] = [address, pin, signing_key].map(|word| (*word).to_owned());
+    Ok(Member { index, address, pin, signing_key })
+}
+
+fn check_digest(word: &str) -> Result<()> {
+    ensure!(hex::decode(word).is_ok_and(|bytes| bytes.len() == 32), "a pin or key is 64 hexadecimal digits");
+    Ok(())
+}
+
+/// The roster as text, checked; members may come in any order.
+///
+/// # Errors
+/// It makes no sense: a threshold out of range, an index missing or twice, a party twice.
+pub fn roster_text(threshold: u8, mut members: Vec<Member>, gateways: Vec<String>) -> Result<String> {
+    members.sort_by_key(|member| member.index);
+    for gateway in &gateways {
+        check_digest(gateway)?;
+    }
+    ensure!(!gateways.is_empty(), "a roster needs at least one --gateway-pin");
+    let roster = Roster { threshold, holders: members, gateways };
+    roster.check()?;
+    Ok(toml::to_string(&roster)?)
+}
+
+pub(crate) fn files(folder: &Path) -> IdentityFiles {
+    IdentityFiles { certificate: folder.join("certificate.der"), key: folder.join("key.der") }
+}
+
+/// Makes a key and a certificate signed by itself, if they are not there; gives the certificate's pin and the public key.
+pub(crate) fn identity(folder: &Path) -> Result<(String, String)> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let files = files(folder);
+    // The certificate is written last: a key without one was never used.
+    if files.certificate.exists() {
+        let key = KeyPair::try_from(read_private(&files.key)?.as_slice()).context("key.der is no private key")?;
+        return Ok((pin(&fs::read(&files.certificate)?), hex::encode(key.public_key_raw())));
+    }
+    let key = KeyPair::generate_for(&PKCS_ED25519)?;
+    let certificate = CertificateParams::new(vec!["holder".to_owned()])?.self_signed(&key)?;
+    write_durably(&files.key, &zeroize::Zeroizing::new(key.serialize_der()), true)?;
+    write_durably(&files.certificate, certificate.der(), false)?;
+    Ok((pin(certificate.der()), hex::encode(key.public_key_raw())))
+}
