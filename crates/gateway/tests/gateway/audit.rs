@@ -25,7 +25,12 @@ async fn every_operation_leaves_an_entry() {
             let last = newest(&world).await;
             assert!(last.seq > seq, "{} leaves no entry: {status} {answer}", op.name);
             seq = last.seq;
-            assert_eq!((last.entry.actor.as_str(), last.entry.remote.as_str()), (person.id.as_str(), "127.0.0.1"), "{}", op.name);
+            assert_eq!(
+                (last.entry.actor.as_str(), last.entry.remote.as_str()),
+                (person.id.as_str(), "127.0.0.1"),
+                "{}",
+                op.name
+            );
             let word = match (status, denied) {
                 (200..300, _) => "ok",
                 (401, true) => "denied",
@@ -48,7 +53,13 @@ async fn no_secret_is_in_the_log() {
     world.done("create-secret", json!({"name": "/s", "value": "canary-value"})).await;
     world.done("get-secret-value", json!({"names": "/s"})).await;
     let made = world.done("auth-method-create-api-key", json!({"name": "/m"})).await;
-    world.call(&world.admin.token, "target-create-ssh", json!({"name": "/t", "host": "127.0.0.1", "port": "1", "username": "u", "password": "canary-password"})).await;
+    world
+        .call(
+            &world.admin.token,
+            "target-create-ssh",
+            json!({"name": "/t", "host": "127.0.0.1", "port": "1", "username": "u", "password": "canary-password"}),
+        )
+        .await;
     let log = world.done("audit-list", json!({"limit": 1000})).await.to_string();
     for secret in ["canary", made["access_key"].as_str().expect("a key"), &world.admin.key, &world.admin.token] {
         assert!(!log.contains(secret), "{secret}");
@@ -64,14 +75,17 @@ async fn a_changed_or_missing_entry_is_found() {
     let verdict = world.done("audit-verify", json!({})).await;
     assert_eq!(verdict["valid"], json!(true));
     let mut tx = world.store.begin().await.expect("a writer");
-    let changed = tx.danger_execute("UPDATE audit SET entry = replace(entry, '/r2', '/r9') WHERE entry LIKE '%/r2%'").await;
+    let changed =
+        tx.danger_execute("UPDATE audit SET entry = replace(entry, '/r2', '/r9') WHERE entry LIKE '%/r2%'").await;
     assert_eq!(changed.expect("changed"), 1);
     tx.commit().await.expect("committed");
     let verdict: Value = world.done("audit-verify", json!({})).await;
     assert_eq!(verdict["valid"], json!(false), "{verdict}");
     let broken = verdict["broken_at"].as_i64().expect("a number");
     let mut tx = world.store.begin().await.expect("a writer");
-    tx.danger_execute("UPDATE audit SET entry = replace(entry, '/r9', '/r2') WHERE entry LIKE '%/r9%'").await.expect("undone");
+    tx.danger_execute("UPDATE audit SET entry = replace(entry, '/r9', '/r2') WHERE entry LIKE '%/r9%'")
+        .await
+        .expect("undone");
     tx.commit().await.expect("committed");
     assert_eq!(world.done("audit-verify", json!({})).await["valid"], json!(true));
     let mut tx = world.store.begin().await.expect("a writer");

@@ -47,13 +47,19 @@ async fn nobody_grants_more_than_he_has() {
         assert_eq!(world.refused(lead, "create-role", json!({"name": "/team/s", access: "own"})).await.0, 401);
     }
     assert_eq!(world.refused(lead, "update-role", json!({"name": "/team/r", "new-name": "/admins/r"})).await.0, 401);
-    assert_eq!(world.refused(lead, "assoc-role-am", json!({"role-name": "/admin", "am-name": "/team/bob"})).await.0, 401);
+    assert_eq!(
+        world.refused(lead, "assoc-role-am", json!({"role-name": "/admin", "am-name": "/team/bob"})).await.0,
+        401
+    );
     assert_eq!(world.refused(lead, "assoc-role-am", json!({"role-name": "/team/r", "am-name": "/admin"})).await.0, 401);
 
     // A role that an administrator made stronger is no longer his to give, but still his to take away.
     world.done("set-role-rule", rule("/team/r", "/prod/*", "read")).await;
     world.done_as(lead, "auth-method-create-api-key", json!({"name": "/team/eve"})).await;
-    assert_eq!(world.refused(lead, "assoc-role-am", json!({"role-name": "/team/r", "am-name": "/team/eve"})).await.0, 401);
+    assert_eq!(
+        world.refused(lead, "assoc-role-am", json!({"role-name": "/team/r", "am-name": "/team/eve"})).await.0,
+        401
+    );
     let role = world.done_as(lead, "get-role", json!({"name": "/team/r"})).await;
     let assoc = role["role_auth_methods_assoc"][0]["assoc_id"].clone();
     assert_eq!(world.refused(lead, "update-assoc", json!({"assoc-id": assoc, "sub-claims": {}})).await.0, 401);
@@ -61,8 +67,16 @@ async fn nobody_grants_more_than_he_has() {
     // Nor can he take over an identity that can do more.
     assert_eq!(world.refused(lead, "reset-access-key", json!({"name": "/team/bob"})).await.0, 401);
     assert_eq!(world.refused(lead, "reset-access-key", json!({"name": "/admin"})).await.0, 401);
-    assert_eq!(world.refused(lead, "auth-method-update-api-key", json!({"name": "/team/bob", "bound-ips": "10.0.0.0/8"})).await.0, 401);
-    world.done_as(lead, "auth-method-update-api-key", json!({"name": "/team/bob", "description": "renamed only"})).await;
+    assert_eq!(
+        world
+            .refused(lead, "auth-method-update-api-key", json!({"name": "/team/bob", "bound-ips": "10.0.0.0/8"}))
+            .await
+            .0,
+        401
+    );
+    world
+        .done_as(lead, "auth-method-update-api-key", json!({"name": "/team/bob", "description": "renamed only"}))
+        .await;
     world.token(made["access_id"].as_str().expect("an id"), made["access_key"].as_str().expect("a key")).await;
     world.done_as(lead, "delete-assoc", json!({ "assoc-id": assoc })).await;
     world.done_as(lead, "reset-access-key", json!({"name": "/team/bob"})).await;
@@ -93,7 +107,9 @@ async fn a_denial_is_lifted_only_by_who_has_what_it_denies() {
 async fn a_right_of_limited_time_is_not_passed_on_for_ever() {
     let world = World::start().await;
     let lead = leader(&world).await;
-    world.done("set-role-rule", json!({"role-name": "/leads", "path": "/guest/*", "capability": "read", "ttl": 10})).await;
+    world
+        .done("set-role-rule", json!({"role-name": "/leads", "path": "/guest/*", "capability": "read", "ttl": 10}))
+        .await;
     world.done_as(&lead.token, "create-role", json!({"name": "/team/r"})).await;
     let grant = |ttl: i64| json!({"role-name": "/team/r", "path": "/guest/*", "capability": "read", "ttl": ttl});
     assert_eq!(world.refused(&lead.token, "set-role-rule", grant(0)).await.0, 401);
@@ -114,7 +130,14 @@ fn hazards(assoc: &str) -> Vec<(&'static str, Value)> {
         ("set-role-rule", with(admin("role-rule", "/*"), "capability", json!("deny"))),
         ("set-role-rule", with(admin("role-rule", "/*"), "capability", json!("read"))),
         ("set-role-rule", with(admin("item-rule", "/x"), "capability", json!("deny"))),
-        ("set-role-rule", with(with(admin("role-rule", "/*"), "capability", json!("create,read,update,delete,list")), "ttl", json!(60))),
+        (
+            "set-role-rule",
+            with(
+                with(admin("role-rule", "/*"), "capability", json!("create,read,update,delete,list")),
+                "ttl",
+                json!(60),
+            ),
+        ),
         ("update-role", json!({"name": "/admin", "audit-access": "none"})),
         ("update-assoc", json!({"assoc-id": assoc, "sub-claims": {"a": "b"}})),
         ("auth-method-update-api-key", json!({"name": "/admin", "access-expires": 10000})),

@@ -53,7 +53,11 @@ async fn tokens_end() {
     assert_eq!(world.refused(&ann.token, "validate-token", json!({})).await.0, 401, "revoked");
     world.done_as(&second, "validate-token", json!({})).await;
     world.pass(3601);
-    assert_eq!(world.refused(&second, "validate-token", json!({})).await, (401, "unauthenticated".to_owned()), "expired");
+    assert_eq!(
+        world.refused(&second, "validate-token", json!({})).await,
+        (401, "unauthenticated".to_owned()),
+        "expired"
+    );
     let admin = world.token(&world.admin.id, &world.admin.key).await;
     world.done_as(&admin, "auth-method-update-api-key", json!({"name": "/ann", "jwt-ttl": 2})).await;
     let short = world.token(&ann.id, &ann.key).await;
@@ -103,14 +107,21 @@ async fn bound_addresses_hold_for_keys_and_for_tokens() {
     let body = json!({"token": answer["token"]});
     assert_eq!(world.send("127.0.0.2", &[], "/validate-token", &body).await.0, 200);
     assert_eq!(world.send(HERE, &[], "/validate-token", &body).await.0, 401, "a stolen token is of no use elsewhere");
-    assert_eq!(world.send(HERE, &[], "/get-rotated-secret-value", &json!({"token": answer["token"], "names": "/x"})).await.0, 401);
+    assert_eq!(
+        world.send(HERE, &[], "/get-rotated-secret-value", &json!({"token": answer["token"], "names": "/x"})).await.0,
+        401
+    );
     assert_eq!(world.sign_in(HERE, &["10.9.1.1"], id, key).await.0, 401, "anybody can write the header");
 
     let gateway = json!({"name": "/ann", "gw-bound-ips": ["127.0.0.1/32"]});
     world.done("auth-method-update-api-key", gateway).await;
     assert_eq!(world.sign_in(HERE, &["10.9.1.1"], id, key).await.0, 200, "the named gateway is believed");
     assert_eq!(world.sign_in(HERE, &["8.8.8.8, 10.9.1.1"], id, key).await.0, 200);
-    assert_eq!(world.sign_in(HERE, &["10.9.1.1, 8.8.8.8"], id, key).await.0, 401, "what the client put in front is not");
+    assert_eq!(
+        world.sign_in(HERE, &["10.9.1.1, 8.8.8.8"], id, key).await.0,
+        401,
+        "what the client put in front is not"
+    );
     assert_eq!(world.sign_in(HERE, &["10.9.1.1", "8.8.8.8"], id, key).await.0, 401, "nor is a header of its own");
     assert_eq!(world.sign_in(HERE, &[], id, key).await.0, 401);
     assert_eq!(world.sign_in("127.0.0.3", &["10.9.1.1"], id, key).await.0, 401, "another machine is no gateway");

@@ -13,19 +13,26 @@ async fn values_have_versions() {
     let world = World::start().await;
     let admin = &world.admin.token;
     world.done("create-secret", json!({"name": "s/one", "value": "v1", "max-versions": "3"})).await;
-    assert_eq!(world.refused(admin, "create-secret", json!({"name": "/s/one", "value": "x"})).await, (409, "already_exists".to_owned()));
+    assert_eq!(
+        world.refused(admin, "create-secret", json!({"name": "/s/one", "value": "x"})).await,
+        (409, "already_exists".to_owned())
+    );
     assert_eq!(value(&world, "/s/one").await, json!("v1"));
     world.done("update-secret-val", json!({"name": "/s/one", "value": "v2"})).await;
     assert_eq!(value(&world, "/s/one").await, json!("v2"));
     let old = world.done("get-secret-value", json!({"names": "/s/one", "version": 1})).await;
     assert_eq!(old["/s/one"], json!("v1"));
-    assert_eq!(world.refused(admin, "update-secret-val", json!({"name": "/s/one", "value": "x", "last-version": 1})).await.0, 409);
+    assert_eq!(
+        world.refused(admin, "update-secret-val", json!({"name": "/s/one", "value": "x", "last-version": 1})).await.0,
+        409
+    );
     let back = world.done("rollback-secret", json!({"name": "/s/one", "old-version": 1})).await;
     assert_eq!(back, json!({"name": "/s/one", "version": 3}));
     assert_eq!(value(&world, "/s/one").await, json!("v1"));
     world.done("update-secret-val", json!({"name": "/s/one", "value": "v4"})).await;
     let shown = world.done("describe-item", json!({"name": "/s/one", "show-versions": true})).await;
-    let mut kept: Vec<i64> = shown["item_versions"].as_array().expect("a list").iter().filter_map(|v| v["version"].as_i64()).collect();
+    let mut kept: Vec<i64> =
+        shown["item_versions"].as_array().expect("a list").iter().filter_map(|v| v["version"].as_i64()).collect();
     kept.sort_unstable();
     assert_eq!(kept, [2, 3, 4], "three are kept");
     assert_eq!(shown["last_version"], json!(4));
@@ -119,7 +126,9 @@ async fn a_page_ends_and_the_next_one_goes_on() {
     loop {
         let body = json!({"auto-pagination": "disabled", "pagination-token": token, "minimal-view": true});
         let page = world.done("list-items", body).await;
-        seen.extend(page["items"].as_array().expect("a list").iter().map(|i| i["item_name"].as_str().expect("text").to_owned()));
+        seen.extend(
+            page["items"].as_array().expect("a list").iter().map(|i| i["item_name"].as_str().expect("text").to_owned()),
+        );
         page["next_page"].as_str().expect("text").clone_into(&mut token);
         pages += 1;
         assert_eq!(page["has_next"], json!(!token.is_empty()));
@@ -166,7 +175,10 @@ async fn what_is_checked_out_is_the_holders_alone() {
     world.pass(601);
     world.done_as(&bob.token, "get-secret-value", read.clone()).await;
     for wrong in ["fly", ","] {
-        assert_eq!(world.refused(&world.admin.token, "lock-item", json!({"name": "/l/s", "actions": wrong})).await.0, 400);
+        assert_eq!(
+            world.refused(&world.admin.token, "lock-item", json!({"name": "/l/s", "actions": wrong})).await.0,
+            400
+        );
     }
 }
 
@@ -179,6 +191,9 @@ async fn a_disabled_secret_is_not_read() {
     assert_eq!(world.done("describe-item", json!({"name": "/s"})).await["item_state"], json!("Disabled"));
     world.done("set-item-state", json!({"name": "/s", "desired-state": "enabled"})).await;
     assert_eq!(value(&world, "/s").await, json!("v"));
-    assert_eq!(world.refused(&world.admin.token, "set-item-state", json!({"name": "/s", "desired-state": "x"})).await.0, 400);
+    assert_eq!(
+        world.refused(&world.admin.token, "set-item-state", json!({"name": "/s", "desired-state": "x"})).await.0,
+        400
+    );
     assert_eq!(world.refused(&world.admin.token, "rotated-secret-get-value", json!({"name": "/s"})).await.0, 400);
 }

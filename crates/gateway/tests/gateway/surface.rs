@@ -74,10 +74,11 @@ async fn an_identity_without_roles_may_nothing_and_changes_nothing() {
         }
         assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{} tells what exists", op.name);
     }
-    let none = world.done_as(&nobody.token, "describe-permissions", json!({"path": "/none/item", "type": "item"})).await;
+    let none =
+        world.done_as(&nobody.token, "describe-permissions", json!({"path": "/none/item", "type": "item"})).await;
     assert_eq!(none["client_permissions"], json!([]));
     world.done("auth-method-delete", json!({"name": "/nobody"})).await;
-    assert_eq!(world.picture(&world.admin.token).await, before);
+    assert_eq!((world.picture(&world.admin.token).await, world.accounts().await), (before, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,16 +89,58 @@ async fn errors_have_a_text_a_code_a_hint_and_an_id() {
         ("no-such-thing", json!({}), 404, "unknown_command", "unknown command no-such-thing"),
         ("describe-item", json!({"name": "/absent"}), 404, "not_found", "failed to obtain item /absent"),
         ("describe-item", json!({}), 400, "bad_parameter", "name: is required"),
-        ("create-secret", json!({"name": "/x", "value": "v", "max-versions": "many"}), 400, "bad_parameter", "max-versions"),
-        ("create-secret", json!({"name": "/x", "value": "v", "delete_protection": "maybe"}), 400, "bad_parameter", "delete_protection"),
+        (
+            "create-secret",
+            json!({"name": "/x", "value": "v", "max-versions": "many"}),
+            400,
+            "bad_parameter",
+            "max-versions",
+        ),
+        (
+            "create-secret",
+            json!({"name": "/x", "value": "v", "delete_protection": "maybe"}),
+            400,
+            "bad_parameter",
+            "delete_protection",
+        ),
         ("create-secret", json!({"name": "/x", "value": {"a": 1}}), 400, "bad_parameter", "value: must be a string"),
         ("create-secret", json!({"name": "/x", "value": "v", "tags": [{"a": 1}]}), 400, "bad_parameter", "tags"),
-        ("assoc-role-am", json!({"role-name": "/x", "am-name": "/y", "sub-claims": "x"}), 400, "bad_parameter", "sub-claims"),
+        (
+            "assoc-role-am",
+            json!({"role-name": "/x", "am-name": "/y", "sub-claims": "x"}),
+            400,
+            "bad_parameter",
+            "sub-claims",
+        ),
         ("auth-method-create-api-key", json!({"name": "/x", "jwt-ttl": 100_000}), 400, "bad_parameter", "jwt-ttl"),
-        ("auth-method-create-api-key", json!({"name": "/x", "bound-ips": "10.0.0.0/40"}), 400, "bad_parameter", "bound-ips"),
-        ("set-role-rule", json!({"role-name": "/admin", "path": "/a/*/b", "capability": "read"}), 400, "bad_parameter", "path"),
-        ("set-role-rule", json!({"role-name": "/admin", "path": "/a", "capability": "fly"}), 400, "bad_parameter", "capability"),
-        ("set-role-rule", json!({"role-name": "/admin", "path": "/a", "capability": "read", "rule-type": "x"}), 400, "bad_parameter", "rule-type"),
+        (
+            "auth-method-create-api-key",
+            json!({"name": "/x", "bound-ips": "10.0.0.0/40"}),
+            400,
+            "bad_parameter",
+            "bound-ips",
+        ),
+        (
+            "set-role-rule",
+            json!({"role-name": "/admin", "path": "/a/*/b", "capability": "read"}),
+            400,
+            "bad_parameter",
+            "path",
+        ),
+        (
+            "set-role-rule",
+            json!({"role-name": "/admin", "path": "/a", "capability": "fly"}),
+            400,
+            "bad_parameter",
+            "capability",
+        ),
+        (
+            "set-role-rule",
+            json!({"role-name": "/admin", "path": "/a", "capability": "read", "rule-type": "x"}),
+            400,
+            "bad_parameter",
+            "rule-type",
+        ),
         ("create-role", json!({"name": "/x", "audit-access": "some"}), 400, "bad_parameter", "audit-access"),
         ("create-role", json!({"name": "/admin"}), 409, "already_exists", "AlreadyExists"),
         ("auth-method-create-api-key", json!({"name": "admin"}), 409, "already_exists", "AlreadyExists"),
@@ -110,7 +153,10 @@ async fn errors_have_a_text_a_code_a_hint_and_an_id() {
             let (got, answer) = world.send("127.0.0.1", &[], &format!("{base}/{operation}"), &body).await;
             assert_eq!((got, answer["code"].as_str()), (status, Some(code)), "{operation}: {answer}");
             assert!(answer["error"].as_str().expect("text").contains(text), "{operation}: {answer}");
-            assert!(answer["hint"].is_string() && answer["request_id"].as_str().is_some_and(|id| id.len() == 16), "{answer}");
+            assert!(
+                answer["hint"].is_string() && answer["request_id"].as_str().is_some_and(|id| id.len() == 16),
+                "{answer}"
+            );
         }
     }
     for body in [json!({}), json!({"token": ""}), json!({"token": "t-wrong"}), json!({"uid-token": "u-wrong"})] {
@@ -122,17 +168,29 @@ async fn errors_have_a_text_a_code_a_hint_and_an_id() {
 #[tokio::test(flavor = "multi_thread")]
 async fn booleans_and_numbers_may_be_texts() {
     let world = World::start().await;
-    for (n, (yes, three)) in [(json!(true), json!(3)), (json!("true"), json!("3")), (json!(1), json!(" 3 "))].into_iter().enumerate() {
+    for (n, (yes, three)) in
+        [(json!(true), json!(3)), (json!("true"), json!("3")), (json!(1), json!(" 3 "))].into_iter().enumerate()
+    {
         let name = format!("/forms/{n}");
-        world.done("create-secret", json!({"name": name, "value": "v", "delete_protection": yes, "max-versions": three})).await;
+        world
+            .done("create-secret", json!({"name": name, "value": "v", "delete_protection": yes, "max-versions": three}))
+            .await;
         let shown = world.done("describe-item", json!({"name": name, "show-versions": yes})).await;
-        assert_eq!((&shown["delete_protection"], shown["item_versions"].as_array().map(Vec::len)), (&json!(true), Some(1)));
+        assert_eq!(
+            (&shown["delete_protection"], shown["item_versions"].as_array().map(Vec::len)),
+            (&json!(true), Some(1))
+        );
         let method = json!({"name": name, "jwt-ttl": three, "force-sub-claims": yes, "access-expires": "0", "bound-ips": "10.0.0.0/8,::1"});
         world.done("auth-method-create-api-key", method).await;
         let info = &world.done("auth-method-get", json!({"name": name})).await["access_info"];
-        assert_eq!((&info["jwt_ttl"], &info["force_sub_claims"], &info["cidr_whitelist"]), (&json!(3), &json!(true), &json!("10.0.0.0/8,::1")));
+        assert_eq!(
+            (&info["jwt_ttl"], &info["force_sub_claims"], &info["cidr_whitelist"]),
+            (&json!(3), &json!(true), &json!("10.0.0.0/8,::1"))
+        );
     }
-    let (_, answer) = world.call(&world.admin.token, "create-secret", json!({"name": "/n", "value": "v", "unknown-key": {"a": []}})).await;
+    let (_, answer) = world
+        .call(&world.admin.token, "create-secret", json!({"name": "/n", "value": "v", "unknown-key": {"a": []}}))
+        .await;
     assert_eq!(answer, json!({"name": "/n"}), "unknown keys are ignored");
 }
 
@@ -150,9 +208,14 @@ fn walk(document: &Value, at: &Value, path: &str) {
                 assert!(kinds.iter().all(|k| k.as_str().is_some_and(|k| known.contains(&k))), "{path}: {kind}");
                 assert!(kind != "array" || map["items"].is_object(), "{path}: an array says of what");
             }
-            if let (Some(required), Some(properties)) = (map.get("required").and_then(Value::as_array), map.get("properties")) {
+            if let (Some(required), Some(properties)) =
+                (map.get("required").and_then(Value::as_array), map.get("properties"))
+            {
                 for name in required {
-                    assert!(properties.get(name.as_str().expect("a name")).is_some(), "{path}: {name} is required and absent");
+                    assert!(
+                        properties.get(name.as_str().expect("a name")).is_some(),
+                        "{path}: {name} is required and absent"
+                    );
                 }
             }
             map.iter().for_each(|(key, value)| walk(document, value, &format!("{path}/{key}")));
@@ -184,7 +247,9 @@ async fn the_document_is_openapi_and_lists_exactly_the_operations() {
         let responses = post["responses"].as_object().expect("responses");
         assert!(responses.keys().any(|status| status.starts_with('2')) && responses.contains_key("default"), "{path}");
         for response in responses.values() {
-            assert!(response["description"].is_string() && response["content"]["application/json"]["schema"].is_object());
+            assert!(
+                response["description"].is_string() && response["content"]["application/json"]["schema"].is_object()
+            );
         }
     }
     walk(&document, &document, "");

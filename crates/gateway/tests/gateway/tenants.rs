@@ -8,12 +8,20 @@ use crate::world::{Names, Person, World, body};
 const MARK: &str = "only-in-b";
 
 async fn furnish(world: &World, token: &str) -> String {
-    world.done_as(token, "create-secret", json!({"name": "/b/item", "value": "only-in-b-value", "description": MARK, "tags": [MARK]})).await;
+    world
+        .done_as(
+            token,
+            "create-secret",
+            json!({"name": "/b/item", "value": "only-in-b-value", "description": MARK, "tags": [MARK]}),
+        )
+        .await;
     let target = json!({"name": "/b/target", "hosts": "127.0.0.1:1;only-in-b", "type": "ssh", "description": MARK});
     world.done_as(token, "target-create-linked", target).await;
     world.done_as(token, "auth-method-create-api-key", json!({"name": "/b/method", "description": MARK})).await;
     world.done_as(token, "create-role", json!({"name": "/b/role", "description": MARK})).await;
-    world.done_as(token, "set-role-rule", json!({"role-name": "/b/role", "path": "/only-in-b/*", "capability": "read"})).await;
+    world
+        .done_as(token, "set-role-rule", json!({"role-name": "/b/role", "path": "/only-in-b/*", "capability": "read"}))
+        .await;
     let assoc = world.done_as(token, "assoc-role-am", json!({"role-name": "/b/role", "am-name": "/b/method"})).await;
     assoc["assoc_id"].as_str().expect("an id").to_owned()
 }
@@ -21,15 +29,23 @@ async fn furnish(world: &World, token: &str) -> String {
 async fn attack(world: &World, attacker: &Person, victim: &Person, assoc: &str) {
     let before = world.picture(&victim.token).await;
     let account = before["get-account-settings"]["account_id"].as_str().expect("an id").to_owned();
-    let method = before["auth-method-list"]["auth_methods"][1]["auth_method_access_id"].as_str().expect("an id").to_owned();
-    let log = world.done_as(&victim.token, "audit-list", json!({"limit": 1})).await["entries"][0]["seq"].as_i64().expect("a number");
+    let method =
+        before["auth-method-list"]["auth_methods"][1]["auth_method_access_id"].as_str().expect("an id").to_owned();
+    let log = world.done_as(&victim.token, "audit-list", json!({"limit": 1})).await["entries"][0]["seq"]
+        .as_i64()
+        .expect("a number");
     let names = Names { item: "/b/item", target: "/b/target", role: "/b/role", method: "/b/method", assoc };
     let mut ops: Vec<_> = world.app.operations.iter().filter(|op| op.name != "revoke-token").collect();
     // First everything while the attacker has no such names himself, then once more when creations have given him some.
     ops.extend(ops.clone());
     for op in ops {
         let mut full = body(op, &names);
-        for (name, value) in [("item-id", json!(1)), ("show-versions", json!(true)), ("actor", json!(victim.id)), ("path", json!("/b/*"))] {
+        for (name, value) in [
+            ("item-id", json!(1)),
+            ("show-versions", json!(true)),
+            ("actor", json!(victim.id)),
+            ("path", json!("/b/*")),
+        ] {
             if op.params.get("properties").and_then(|p| p.get(name)).is_some() && full.get(name).is_none() {
                 full[name] = value;
             }
@@ -50,7 +66,8 @@ async fn attack(world: &World, attacker: &Person, victim: &Person, assoc: &str) 
     }
     assert_eq!(world.picture(&victim.token).await, before, "nothing of the victim has changed");
     let entries = world.done_as(&victim.token, "audit-list", json!({"limit": 1000})).await["entries"].clone();
-    let new: Vec<&Value> = entries.as_array().expect("a list").iter().filter(|e| e["seq"].as_i64() > Some(log)).collect();
+    let new: Vec<&Value> =
+        entries.as_array().expect("a list").iter().filter(|e| e["seq"].as_i64() > Some(log)).collect();
     assert!(new.iter().all(|entry| entry["actor"] == json!(victim.id)), "no trace of the attacker in the victim's log");
 }
 
