@@ -135,10 +135,23 @@ async fn linked(ctx: &Ctx<'_>, before: Option<&Linked>, params: &Params) -> Resu
     }
     let removed = parse_hosts(params.text("rm-hosts").unwrap_or_default());
     linked.hosts.retain(|(host, _)| !removed.iter().any(|(gone, _)| gone == host));
+    if let Some(parent) = linked.parent
+        && !only_known_hosts(&linked, before)
+    {
+        let mut tx = ctx.app.store.read().await?;
+        let parent = targets::load(&mut tx, ctx.id(), parent).await?;
+        // Its secret will be shown to these hosts: who may not read it cannot have it sent to hosts of his choice.
+        ctx.require(TARGETS, parent.name.as_str(), "read")?;
+    }
     if linked.hosts.len() > MOST_HOSTS {
         return Err(bad("hosts", format!("a linked target has at most {MOST_HOSTS} hosts")));
     }
     Ok(linked)
+}
+
+fn only_known_hosts(after: &Linked, before: Option<&Linked>) -> bool {
+    let Some(before) = before.filter(|before| before.parent == after.parent) else { return false };
+    after.hosts.iter().all(|(host, _)| before.hosts.iter().any(|(known, _)| known == host))
 }
 
 /// `host[:port][;description],…`; commas at the end and missing descriptions are fine.
@@ -235,6 +248,10 @@ pub async fn update(ctx: &Ctx<'_>, kind: &str, params: &Params) -> Answer {
         wanted = settings::changed(&kept, &connector.declaration().target, params);
         connector.check_target(&wanted)?;
         target.params.clone_from(&wanted.plain);
+        if target.params != before.params {
+            // Its secret will be shown to another address: who may not read it cannot choose where it is sent.
+            ctx.require(TARGETS, name.as_str(), "read")?;
+        }
     }
     let mut warnings = Vec::new();
     if target.params != before.params || target.linked != before.linked {
