@@ -188,13 +188,17 @@ impl App {
         let op = &self.operations[*index];
         let normalised = quirks::normalise(&call.params, &op.params).map_err(|error| bad(&error.param, error.message));
         let raw = Params::new(call.params);
+        let token = raw.secret("token").or_else(|| raw.secret("uid-token"));
+        if token.is_none() && op.name != "auth" {
+            return Err(ApiError::Unauthenticated);
+        }
         let params = Params::new(normalised?);
         let status = StatusCode::from_u16(op.status).unwrap_or(StatusCode::OK);
         let from = ops::auth::From { remote: call.remote.ip(), forwarded: call.forwarded_for };
         if op.name == "auth" {
             return Ok((status, ops::auth::sign_in(self, &from, &params).await?));
         }
-        let token = raw.secret("token").or_else(|| raw.secret("uid-token")).ok_or(ApiError::Unauthenticated)?;
+        let token = token.ok_or(ApiError::Unauthenticated)?;
         if matches!(op.name.as_str(), "rotated-secret-get-value" | "get-rotated-secret-value") {
             return Ok((status, crate::reading::value(self, &token, &from, &params).await?));
         }

@@ -21,7 +21,7 @@ use volvelle_store::Store;
 use crate::ApiError;
 use crate::children::{DirLock, supervise};
 use crate::credentials::{self, OsEntropy};
-use crate::run::{Gateway, first_account};
+use crate::run::{Gateway, Predecessor, first_account};
 
 /// Holders of a development set-up, and how many of them are needed.
 const HOLDERS: (u8, u8) = (3, 2);
@@ -57,13 +57,12 @@ pub async fn run(dev: Dev, shutdown: CancellationToken, ready: impl FnOnce(&str)
     let setup = local::prepare(&dev.dir.join("holders"), n, t)?;
     let holders = tokio::spawn(supervise(holder_program()?, setup.holder_configs.clone(), shutdown.clone()));
     let store = Store::open(&format!("sqlite://{}", dev.dir.join("volvelle.db").display())).await?;
-    let gateway = Gateway::new(store, &setup.quorum, "dev", dev.settings)?;
+    let mut gateway = Gateway::new(store, &setup.quorum, "dev", dev.settings)?;
     let outcome = async {
         let admin = admin(&dev.dir.join("admin.json"), &url)?;
         found(&gateway, admin, &shutdown).await?;
         holders_up(&gateway).await;
-        gateway.app.engine.bury_the_dead().await?;
-        anyhow::Ok(())
+        gateway.make_ready(Predecessor::Dead, Some(dev.dir.join("watermark"))).await
     }
     .await;
     if let Err(error) = outcome {
@@ -99,7 +98,7 @@ fn holder_program() -> Result<PathBuf> {
 }
 
 /// The administrator's credentials. They are on the disk before the account is made: nobody is locked out by a crash.
-fn admin(file: &Path, url: &str) -> Result<(AccessId, Secret)> {
+pub(crate) fn admin(file: &Path, url: &str) -> Result<(AccessId, Secret)> {
     if let Ok(text) = std::fs::read_to_string(file) {
         let known: Value =
             serde_json::from_str(&text).with_context(|| format!("{} is not the file of a gateway", file.display()))?;

@@ -48,6 +48,10 @@ pub async fn create(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
         ctx.require(TARGETS, target.name.as_str(), "read")?;
         ctx.require(TARGETS, target.name.as_str(), "update")?;
     }
+    if acting(params)?.is_some_and(|(acting, _)| acting == ActingAs::Target) {
+        // Whoever makes the target's credential work for him could as well read it.
+        ctx.require(TARGETS, target.name.as_str(), "read")?;
+    }
     let resolved = Resolved::load(ctx.app.engine.parts(), ctx.account(), target.id).await?;
     let connector = ctx.app.registry.get(&resolved.kind);
     let Some(connector) = connector.filter(|_| kind.is_none_or(|kind| kind == resolved.kind)) else {
