@@ -106,6 +106,44 @@ async fn a_restored_backup_is_noticed_shown_and_repaired() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_holder_may_be_down_two_may_not_and_a_killed_one_comes_back() -> Result<()> {
+    let mut gateway = DevGateway::start().await?;
+    let secret = |n: u32| json!({"name": format!("/h/{n}"), "value": "kept"});
+    let read = |n: u32| json!({"names": [format!("/h/{n}")]});
+    for n in 0..4 {
+        succeed(&mut gateway, "create-secret", secret(n)).await?;
+    }
+    let holders = gateway.holders();
+    ensure!(holders.len() == 3, "three holders, not {}", holders.len());
+    signal(holders[0], "-STOP")?;
+    assert_eq!(succeed(&mut gateway, "get-secret-value", read(0)).await?["/h/0"], "kept");
+    signal(holders[1], "-STOP")?;
+    let (status, answer) = gateway.post("get-secret-value", read(1)).await?;
+    let told = answer["error"].as_str().unwrap_or_default();
+    assert!(status == 503 && told.contains("holders are needed"), "{status} {answer}");
+    signal(holders[0], "-CONT")?;
+    signal(holders[1], "-CONT")?;
+    signal(holders[2], "-KILL")?;
+    for _ in 0..100 {
+        if gateway.holders().iter().filter(|pid| !holders[..2].contains(pid)).count() == 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(gateway.holders().len(), 3, "the killed holder was not started again");
+    assert_eq!(succeed(&mut gateway, "get-secret-value", read(2)).await?["/h/2"], "kept");
+    gateway.stop().await?;
+    assert!(gateway.holders().is_empty(), "a holder outlived its gateway");
+    Ok(())
+}
+
+fn signal(pid: u32, signal: &str) -> Result<()> {
+    let status = std::process::Command::new("kill").args([signal, &pid.to_string()]).status()?;
+    ensure!(status.success(), "kill {signal} {pid}");
+    Ok(())
+}
+
 fn copy_database(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
     for name in ["volvelle.db", "volvelle.db-wal", "volvelle.db-shm"] {
         match std::fs::remove_file(to.join(name)) {

@@ -8,6 +8,8 @@ mod front;
 mod grants;
 #[path = "gateway/roles.rs"]
 mod roles;
+#[path = "gateway/schedule.rs"]
+mod schedule;
 #[path = "gateway/sign_in.rs"]
 mod sign_in;
 #[path = "gateway/statics.rs"]

@@ -255,8 +255,18 @@ impl Worker {
         versions::find(&mut reader, &rotation.slot, number).await?.ok_or(StoreError::NotFound("the version"))
     }
 
+    /// Pauses. While an application of ours may still be under way, the lease is kept: nobody else touches the slot, and nobody can
+    /// shorten the pause.
     async fn wait(&self, drive: &Drive, message: &str) -> Result<bool, StoreError> {
-        self.put_off(&drive.rotation, message).await?;
+        if drive.quiet {
+            self.put_off(&drive.rotation, message).await?;
+            return Ok(false);
+        }
+        let now = self.clock.now();
+        let lease = Lease::Until(later(now, self.timing.quiet));
+        let mut tx = self.store.begin().await?;
+        rotations::save(&mut tx, &drive.rotation, &drive.rotation.state, message, now, lease).await?;
+        tx.commit().await?;
         Ok(false)
     }
 

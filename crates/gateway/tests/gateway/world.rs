@@ -105,6 +105,11 @@ impl World {
         self.clock.0.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
     }
 
+    /// Signs the administrator in again; tokens end when much time passes.
+    pub async fn renew_admin(&mut self) {
+        self.admin.token = self.token(&self.admin.id, &self.admin.key).await;
+    }
+
     /// Sends a call exactly so.
     pub async fn send(&self, from: &str, headers: &[&str], path: &str, body: &Value) -> (u16, Value) {
         let from: IpAddr = from.parse().expect("an address");

@@ -140,14 +140,15 @@ pub async fn release(tx: &mut Tx, rotation: &Rotation, not_before: Micros) -> Re
     fenced(tx.execute(sql, [key(rotation), values![not_before.0]].concat()).await?)
 }
 
-/// Ends the leases of a worker known to be dead, and tells how many. What it held is not claimed before `not_before`; should it
-/// live after all, its writes are refused.
+/// Takes the leases of a worker known to be dead away from it, and tells how many. They last until `not_before`, so that nobody, not
+/// even [`pull_forward`], touches a target on which its last words may still be under way; should it live after all, its writes
+/// are refused.
 ///
 /// # Errors
 /// The database is not available.
 pub async fn release_dead(tx: &mut Tx, owner: &str, now: Micros, not_before: Micros) -> Result<u64, StoreError> {
     tx.execute(
-        "UPDATE rotations SET lease_owner = '', lease_until = 0, fence = fence + 1,
+        "UPDATE rotations SET lease_owner = '', lease_until = $3, fence = fence + 1,
          not_before = CASE WHEN not_before > $3 THEN not_before ELSE $3 END
          WHERE open = 1 AND lease_owner = $1 AND lease_until > $2",
         values![owner, now.0, not_before.0],

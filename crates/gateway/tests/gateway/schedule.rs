@@ -1,0 +1,73 @@
+//! Rotations by the calendar, with a clock that is moved and a real host.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use volvelle_testkit::hosts::{Host, HostKind, INITIAL_PASSWORD};
+
+use crate::world::World;
+
+const DAY: i64 = 86_400;
+
+async fn secret(world: &World, host: &Host) {
+    let target = json!({"name": "/s/host", "host": host.addr.ip().to_string(), "ssh-username": "root",
+        "ssh-password": INITIAL_PASSWORD});
+    world.done("target-create-ssh", target).await;
+    let secret = json!({"name": "/s/app1", "target-name": "/s/host", "rotator-type": "password", "rotated-username": "app1",
+        "authentication-credentials": "use-target-creds", "auto-rotate": "true", "rotation-interval": "30", "rotation-hour": 3});
+    world.done("rotated-secret-create-ssh", secret).await;
+}
+
+/// Describes the secret until `wanted` holds.
+async fn until(world: &World, wanted: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let item = world.done("describe-item", json!({"name": "/s/app1"})).await;
+        if wanted(&item) {
+            return item;
+        }
+        assert!(Instant::now() < deadline, "{item}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn status(item: &Value) -> &str {
+    item["item_general_info"]["rotated_secret_details"]["rotator_status"].as_str().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_rotates_when_it_is_due_and_again_later_after_a_failure() {
+    let (mut world, host) = (World::start().await, Host::start(HostKind::Debian).expect("a host"));
+    let stop = CancellationToken::new();
+    let (engine, ended) = (world.app.engine.clone(), stop.clone());
+    let running = tokio::spawn(async move { engine.run(ended).await });
+    secret(&world, &host).await;
+    let before = until(&world, |_| true).await;
+    assert_eq!(status(&before), "NotRotated");
+    world.pass(31 * DAY);
+    world.renew_admin().await;
+    let first = until(&world, |item| status(item) == "RotationSucceeded").await;
+    assert_ne!(first["next_rotation_date"], before["next_rotation_date"]);
+    let read = world.done("rotated-secret-get-value", json!({"name": "/s/app1"})).await;
+    let password = read["value"]["password"].as_str().expect("a password").to_owned();
+    assert!(host.shadow_is("app1", &password).expect("the shadow file"));
+
+    // The host is gone when the next date comes: nothing is lost, the failure is shown, and the next try is soon.
+    host.exec("kill -STOP $(pidof sshd)").expect("stopping the server");
+    world.pass(31 * DAY);
+    world.renew_admin().await;
+    let failed = until(&world, |item| status(item) == "RotationFailed").await;
+    assert!(
+        !failed["item_general_info"]["rotated_secret_details"]["last_rotation_error"].as_str().unwrap_or("").is_empty()
+    );
+    host.exec("kill -CONT $(pidof sshd)").expect("resuming the server");
+    world.pass(3600);
+    world.renew_admin().await;
+    until(&world, |item| status(item) == "RotationSucceeded").await;
+    let history = world.done("rotation-list", json!({"name": "/s/app1"})).await;
+    let causes: Vec<_> = history["rotations"].as_array().expect("a list").iter().map(|r| r["cause"].as_str()).collect();
+    assert_eq!(causes, [Some("schedule"); 3]);
+    stop.cancel();
+    running.await.expect("the engine ends");
+}
