@@ -54,6 +54,12 @@ impl Client {
         Ok(Self { base: base.trim_end_matches('/').to_owned(), http: builder.build().map_err(setup)?, token: None })
     }
 
+    /// The address it asks.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Uses `token` for every later call.
     pub fn set_token(&mut self, token: Option<String>) {
         self.token = token;
@@ -68,10 +74,7 @@ impl Client {
             params.insert("token".to_owned(), Value::String(token.clone()));
         }
         let body = Value::Object(params).to_string();
-        let lost = |e: reqwest::Error| ClientError::Unreachable {
-            url: self.base.clone(),
-            reason: e.without_url().to_string(),
-        };
+        let lost = |e: reqwest::Error| ClientError::Unreachable { url: self.base.clone(), reason: cause(&e) };
         let answer = self
             .http
             .post(format!("{}/{operation}", self.base))
@@ -84,6 +87,20 @@ impl Client {
         let bytes = answer.bytes().await.map_err(lost)?;
         read_answer(status, &bytes)
     }
+}
+
+/// What lies at the bottom of a transport error: the outer layers only say that a request failed.
+fn cause(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "it does not answer in time".to_owned();
+    }
+    let mut at: &dyn std::error::Error = error;
+    for _ in 0..16 {
+        let Some(inner) = at.source() else { break };
+        at = inner;
+    }
+    let text = at.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
 fn read_answer(status: StatusCode, bytes: &[u8]) -> Result<Value, ClientError> {

@@ -10,20 +10,26 @@ use tokio_util::sync::CancellationToken;
 use volvelle_gateway::{dev, run};
 use volvelle_rotation::Settings;
 
-use crate::Failed;
+use crate::failure::Failed;
+use crate::print;
 
 /// The commands.
 pub fn commands() -> [Command; 2] {
     [
         Command::new("dev")
             .about("Starts a gateway with three fragment holders on this machine, for trying things out")
+            .long_about(
+                "Starts a gateway with three fragment holders on this machine, for trying things out. Everything is kept in one \
+                 folder (--data-dir, or ~/.volvelle/dev); starting again on it finds everything as it was. SIGTERM and Ctrl-C \
+                 stop it.",
+            )
             .arg(
                 Arg::new("listen")
                     .long("listen")
                     .value_name("ADDR")
                     .default_value("127.0.0.1:8080")
                     .value_parser(value_parser!(SocketAddr))
-                    .help("loopback address and port to listen on"),
+                    .help("address and port on this machine to listen on"),
             )
             .arg(
                 Arg::new("login-tries")
@@ -59,8 +65,9 @@ pub fn dev(leaf: &ArgMatches) -> Result<(), Failed> {
     serve(|shutdown| async move {
         let shown = dir.display().to_string();
         let ready = move |url: &str| {
-            eprintln!("volvelle is ready at {url}");
-            eprintln!("administrator: {shown}/admin.json (use it with --data-dir {shown})");
+            print::note(&format!("volvelle is ready at {url}"));
+            print::note(&format!("the administrator's key is in {shown}/admin.json; in another terminal:"));
+            print::note(&format!("  volvelle --data-dir {shown} target list"));
         };
         dev::run(dev::Dev { dir, listen, settings }, shutdown, ready).await
     })
@@ -76,7 +83,6 @@ pub fn gateway(leaf: &ArgMatches) -> Result<(), Failed> {
 
 fn serve<F: Future<Output = anyhow::Result<()>>>(work: impl FnOnce(CancellationToken) -> F) -> Result<(), Failed> {
     let failed = |error: anyhow::Error| Failed::new(format!("{error:#}"), "");
-    no_core_dumps().map_err(failed)?;
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
@@ -96,11 +102,11 @@ fn serve<F: Future<Output = anyhow::Result<()>>>(work: impl FnOnce(CancellationT
 }
 
 /// Values must not reach a disk through a crash or another process of the same user.
-fn no_core_dumps() -> anyhow::Result<()> {
+pub fn no_core_dumps() -> Result<(), Failed> {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    Ok(())
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
+        .map_err(|e| Failed::new(format!("core files cannot be forbidden: {e}"), ""))
 }
 
 async fn ended() {
