@@ -46,8 +46,18 @@ impl Client {
     /// `Setup` when the certificate cannot be read.
     pub fn new(base: &str, ca_pem: Option<&[u8]>) -> Result<Self, ClientError> {
         let setup = |e: reqwest::Error| ClientError::Setup(format!("the HTTP client cannot start: {e}"));
-        let mut builder =
-            reqwest::Client::builder().timeout(Duration::from_secs(600)).connect_timeout(Duration::from_secs(10));
+        // A redirection would carry the token, or a secret, to somebody who was not asked.
+        let mut builder = reqwest::Client::builder()
+            .timeout(Duration::from_secs(600))
+            .connect_timeout(Duration::from_secs(10))
+            .redirect(reqwest::redirect::Policy::none());
+        if base.starts_with("http://") {
+            // Reading the machine's roots takes longer than most calls, and nobody would ask for them.
+            builder = builder.tls_certs_only([]);
+        }
+        if ["http://127.", "http://localhost", "http://[::1]"].iter().any(|local| base.starts_with(local)) {
+            builder = builder.no_proxy();
+        }
         if let Some(pem) = ca_pem {
             builder = builder.add_root_certificate(reqwest::Certificate::from_pem(pem).map_err(setup)?);
         }
@@ -104,6 +114,13 @@ fn cause(error: &reqwest::Error) -> String {
 }
 
 fn read_answer(status: StatusCode, bytes: &[u8]) -> Result<Value, ClientError> {
+    if status.is_redirection() {
+        let error = format!("the gateway answered {status}: give the address it really has");
+        return Err(ClientError::Refused {
+            status: status.as_u16(),
+            body: ErrorBody { error, ..ErrorBody::default() },
+        });
+    }
     if !status.is_success() {
         let body = serde_json::from_slice(bytes)
             .unwrap_or_else(|_| ErrorBody { error: format!("the gateway answered {status}"), ..ErrorBody::default() });

@@ -141,15 +141,11 @@ fn own(name: &str) -> Option<&'static str> {
         "new-name" => "new path: the object is moved there with everything it has",
         "target-name" => "path of the target",
         "parent-target-name" => "target whose credential and settings every host uses",
-        "rotator-type" => {
-            "what is rotated: password (a given user), target (the target's own user) or key (an SSH key)"
-        }
-        "authentication-credentials" => {
-            "who logs in to make the change: use-user-creds (the account itself) or use-target-creds (the target's user)"
-        }
+        "rotator-type" => "what is rotated: password, target or key",
+        "authentication-credentials" => "who logs in: use-user-creds or use-target-creds",
         "rotator-creds-type" => "older spelling of authentication-credentials",
         "rotated-username" => "account to rotate",
-        "rotated-password" => "its present password; may be left out when the target's user makes the change",
+        "rotated-password" => "its present password; not needed with use-target-creds",
         "ssh-username" => "the privileged user; for a rotated secret: older spelling of rotated-username",
         "ssh-password" => "the privileged user's password; for a rotated secret: older spelling of rotated-password",
         "key-data-base64" => "present private key (base64)",
@@ -190,7 +186,7 @@ fn own(name: &str) -> Option<&'static str> {
         "format" => "how the value is shown: text, json or key-value",
         "multiline" | "multiline_value" => "the value has several lines",
         "pretty-print" => "lay out JSON values for reading",
-        "item-custom-fields" => "own fields as NAME=TEXT (repeatable) or a JSON object",
+        "item-custom-fields" => "own fields (repeatable), or a JSON object",
         "desired-state" => "Enabled or Disabled",
         "actions" => "what is refused to others meanwhile: read, update or both, comma-separated",
         "delete-immediately" => "delete at once; items that are no keys always are",
@@ -213,9 +209,9 @@ fn schedule_and_policy(name: &str) -> Option<&'static str> {
         "auto-rotate" => "rotate on schedule",
         "rotation-interval" => "days between rotations, 1 to 365",
         "rotation-hour" => "hour of the rotation, UTC, 0 to 23",
-        "rotation-cron" => "cron expression instead of an interval, such as '0 3 * * SUN'",
+        "rotation-cron" => "cron expression instead of an interval: '0 3 * * SUN'",
         "rotation-time-zone" => "time zone of the cron expression, such as Europe/Berlin",
-        "rotation-event-in" => "days before a rotation at which to tell of it (repeatable)",
+        "rotation-event-in" => "days before a rotation to tell of it (repeatable)",
         "rotate-after-disconnect" => "rotate when a remote session ends",
         "rotate-on-unlock" => "rotate when the item is checked in",
         "password-length" => "length of generated passwords, 5 to 128",
@@ -262,9 +258,7 @@ fn identity(name: &str) -> Option<&'static str> {
         "am-name" => "path of the auth method",
         "assoc-id" => "id that assoc answered; role get shows it",
         "capability" => "read, create, update, delete, list or deny (repeatable)",
-        "rule-type" => {
-            "item-rule, target-rule, role-rule, auth-method-rule, or an access rule such as search-rule for the audit trail"
-        }
+        "rule-type" => "item-rule, target-rule, role-rule, auth-method-rule, search-rule (audit trail) or the like",
         "sub-claims" => "claims a caller must have, as NAME=VALUE,VALUE (repeatable) or a JSON object",
         "case-sensitive" => "compare sub-claims with case",
         "audit-access" => "which part of the audit trail the role may read: none, own or all",

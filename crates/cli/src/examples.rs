@@ -26,19 +26,23 @@ pub fn of(op: &Operation) -> String {
 pub fn lines(operation: &str) -> &'static [&'static str] {
     match operation {
         "target-create-ssh" => &[
-            "volvelle target create ssh -n /prod/web1 --host web1.example.com --ssh-username root --ssh-password",
-            "volvelle target create ssh -n /prod/web2 --host 10.0.0.2 --ssh-username rot --private-key @id_ed25519",
+            "volvelle target create ssh -n /prod/web1 --host web1 --ssh-username root \\",
+            "    --ssh-password",
+            "volvelle target create ssh -n /prod/web2 --host 10.0.0.2 --ssh-username rot \\",
+            "    --private-key @id_ed25519",
         ],
         "target-create-linked" => &[
-            "volvelle target create linked -n /prod/web --parent-target-name /prod/web1 --hosts 'web1;first,web2:2222'",
+            "volvelle target create linked -n /prod/web --parent-target-name /prod/web1 \\",
+            "    --hosts 'web1;first,web2:2222'",
         ],
         "target-trust-host-key" => &[
             "volvelle target trust-host-key -n /prod/web1",
             "volvelle target trust-host-key -n /prod/web1 --fingerprint SHA256:…",
         ],
         "rotated-secret-create-ssh" => &[
-            "volvelle rotated-secret create ssh -n /prod/web1-root --target-name /prod/web1 --rotator-type password \\",
-            "    --rotated-username root --authentication-credentials use-target-creds --auto-rotate --rotation-interval 30",
+            "volvelle rotated-secret create ssh -n /prod/root --target-name /prod/web1 \\",
+            "    --rotator-type password --rotated-username root \\",
+            "    --authentication-credentials use-target-creds --auto-rotate --rotation-interval 30",
         ],
         "rotated-secret-get-value" => &[
             "volvelle rotated-secret get-value -n /prod/web1-root",

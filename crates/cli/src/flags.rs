@@ -10,6 +10,15 @@ pub const HIDDEN: &[&str] = &["token", "uid-token", "json"];
 /// Heading of the flags that every command has.
 pub const GLOBAL: &str = "Connection and output";
 
+/// How much help shows: both are laid out in two columns, which one help text of clap is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// What most people need (`-h`).
+    Usual,
+    /// Everything (`--help`, man pages, documents).
+    Full,
+}
+
 /// Flags every command has.
 pub fn globals() -> Vec<Arg> {
     let text = |id: &'static str, value: &'static str, help: &'static str| {
@@ -29,6 +38,13 @@ pub fn globals() -> Vec<Arg> {
         text("ca-cert", "FILE", "PEM file of an additional trusted root").value_hint(ValueHint::FilePath),
         switch("json", "print the gateway's answer as JSON"),
         text("jsonpath", "PATH", "print what this JSONPath selects from the answer, a line each"),
+        Arg::new("g:help")
+            .short('h')
+            .long("help")
+            .global(true)
+            .action(ArgAction::HelpShort)
+            .help("tell the usual flags (-h) or all (--help)")
+            .help_heading(GLOBAL),
         // Scripts written for the vendor's command line pass these; nothing here depends on them.
         switch("no-creds-cleanup", "accepted for compatibility").hide(true),
         switch("debug", "accepted for compatibility").hide(true),
@@ -36,7 +52,7 @@ pub fn globals() -> Vec<Arg> {
 }
 
 /// The flags of an operation, required ones first.
-pub fn of(op: &Operation) -> Vec<Arg> {
+pub fn of(op: &Operation, detail: Detail) -> Vec<Arg> {
     let Some(properties) = op.params.get("properties").and_then(Value::as_object) else { return Vec::new() };
     let needed: Vec<&str> =
         op.params.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
@@ -48,18 +64,18 @@ pub fn of(op: &Operation) -> Vec<Arg> {
         .into_iter()
         .map(|(name, property)| {
             let secret = property.get("x-secret").is_some();
-            flag(op, name, property).required(needed.contains(&name.as_str()) && !secret && !many)
+            flag(op, name, property, detail).required(needed.contains(&name.as_str()) && !secret && !many)
         })
         .collect()
 }
 
-fn flag(op: &Operation, name: &str, property: &Value) -> Arg {
+fn flag(op: &Operation, name: &str, property: &Value, detail: Detail) -> Arg {
     let group = group_of(name);
     let mut arg = Arg::new(name.to_owned())
         .long(long(name))
         .help(help(name, property))
         .help_heading(group.heading())
-        .hide_short_help(matches!(group, Group::SecureAccess | Group::Compatibility))
+        .hide(detail == Detail::Usual && matches!(group, Group::SecureAccess | Group::Compatibility))
         .value_name(value_name(name, property));
     if let Some(short) = short(op, name) {
         arg = arg.short(short);

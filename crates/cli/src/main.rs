@@ -35,7 +35,12 @@ const MOST_PAGES: usize = 100;
 
 fn main() -> ExitCode {
     let ops = operations(&volvelle_gateway::declarations());
-    let matches = tree::command(&ops, &tree::Scope::of_process()).get_matches();
+    let mut command = tree::command(&ops, &tree::Scope::of_process());
+    if std::env::args_os().len() < 2 {
+        print::note(&command.render_help().to_string());
+        return ExitCode::from(failure::USAGE);
+    }
+    let matches = command.get_matches();
     match serve::no_core_dumps().and_then(|()| run(&ops, &matches)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {

@@ -91,6 +91,8 @@ pub fn answer(operation: &str, params: &Map<String, Value>, value: &Value, leaf:
         }
     } else if let Some(text) = views::of(operation, value) {
         line(&text);
+    } else if value.as_array().is_some_and(Vec::is_empty) {
+        note("there are none");
     } else {
         line(&plain(value));
     }

@@ -17,7 +17,7 @@ use crate::print;
 pub fn commands() -> [Command; 2] {
     [
         Command::new("dev")
-            .about("Starts a gateway with three fragment holders on this machine, for trying things out")
+            .about("Starts a gateway with three holders on this machine, for trying out")
             .long_about(
                 "Starts a gateway with three fragment holders on this machine, for trying things out. Everything is kept in one \
                  folder (--data-dir, or ~/.volvelle/dev); starting again on it finds everything as it was. SIGTERM and Ctrl-C \

@@ -237,7 +237,7 @@ const HOSTS: Columns = &[
     ("HOST", From::Text("/host")),
     ("STATUS", From::Status("/status")),
     ("STAGE", From::Status("/stage")),
-    ("DONE", From::Status("/action")),
+    ("RESULT", From::Status("/action")),
     ("VERSION", From::Text("/version")),
     ("WHY", From::With(|row| ["why", "message"].iter().filter_map(|f| row[*f].as_str()).collect::<Vec<_>>().join(" "))),
 ];

@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use volvelle_api::Operation;
 
 use crate::failure::{CODES, Failed};
+use crate::flags::Detail;
 use crate::{examples, flags, profile, reference, serve};
 
 #[derive(Default)]
@@ -26,14 +27,21 @@ pub enum Scope {
 impl Scope {
     /// What this process was started with needs.
     pub fn of_process() -> Self {
-        let words: BTreeSet<String> = std::env::args().skip(1).collect();
-        if words.contains("help") { Self::All } else { Self::Words(words) }
+        // Not `args`, which ends the program over an argument that is no UTF-8.
+        Self::Words(std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect())
     }
 
     fn has(&self, path: &str) -> bool {
         match self {
             Self::All => true,
             Self::Words(words) => path.split(' ').all(|word| words.contains(word)),
+        }
+    }
+
+    fn detail(&self) -> Detail {
+        match self {
+            Self::Words(words) if !words.contains("--help") => Detail::Usual,
+            _ => Detail::Full,
         }
     }
 }
@@ -77,11 +85,12 @@ pub fn command(ops: &[Operation], scope: &Scope) -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
+        .disable_help_flag(true)
         .args(flags::globals());
     for op in ops {
         for name in std::iter::once(&op.name).chain(&op.aliases).filter(|n| !root.children.contains_key(*n)) {
             if scope.has(name) {
-                top = top.subcommand(leaf(name, op, true).hide(true));
+                top = top.subcommand(leaf(name, op, Some(scope.detail())).hide(true));
             }
         }
     }
@@ -90,11 +99,9 @@ pub fn command(ops: &[Operation], scope: &Scope) -> Command {
     }
     let top = top.subcommands(profile::commands()).subcommands(serve::commands()).subcommands(tools());
     let overview = overview(&top);
-    top.help_template(
-        "{about}\n\n{usage-heading} {usage}\n\n{before-help}Flags of every command:\n{options}{after-help}",
-    )
-    .before_help(overview)
-    .after_help(footer())
+    top.help_template("{about}\n\n{usage-heading} {usage}\n\n{before-help}{all-args}{after-help}")
+        .before_help(overview)
+        .after_help(footer())
 }
 
 fn tools() -> [Command; 3] {
@@ -166,9 +173,10 @@ fn about_noun(path: &str) -> String {
 }
 
 fn branch(word: &str, path: &str, node: &Node<'_>, scope: &Scope) -> Command {
-    let mut out = node
-        .op
-        .map_or_else(|| Command::new(word.to_owned()).about(about_noun(path)), |op| leaf(word, op, scope.has(path)));
+    let mut out = node.op.map_or_else(
+        || Command::new(word.to_owned()).about(about_noun(path)),
+        |op| leaf(word, op, scope.has(path).then(|| scope.detail())),
+    );
     if !node.children.is_empty() {
         out = out
             .subcommand_required(node.op.is_none())
@@ -181,12 +189,11 @@ fn branch(word: &str, path: &str, node: &Node<'_>, scope: &Scope) -> Command {
     out
 }
 
-fn leaf(word: &str, op: &Operation, whole: bool) -> Command {
+/// One operation's command, with its flags if their detail is given.
+fn leaf(word: &str, op: &Operation, detail: Option<Detail>) -> Command {
     let out = Command::new(word.to_owned()).about(op.summary.clone());
-    if !whole {
-        return out;
-    }
-    let out = out.args(flags::of(op)).after_help(examples::of(op));
+    let Some(detail) = detail else { return out };
+    let out = out.args(flags::of(op, detail)).after_help(examples::of(op));
     if op.name == "gateway-rotate-secret" { out.args(many()) } else { out }
 }
 

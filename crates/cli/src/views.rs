@@ -72,7 +72,7 @@ fn item(answer: &Value, now: Timestamp) -> String {
     }
     let hosts = answer["linked_details"]["hosts"].as_object().into_iter().flatten();
     sheet.add("hosts", hosts.map(|(host, _)| host.as_str()).collect::<Vec<_>>().join(", "));
-    sheet.add("rotates", text(&rotator["rotator_type"]).replace("-rotator", ""));
+    sheet.add("rotates", text(&rotator["rotator_type"]).replace("-rotator", "").replace("user-pass", "password"));
     sheet.add("account", text(&rotator["username"]));
     sheet.add("acts with", text(&rotator["rotator_creds_type"]));
     sheet.add("version", text(&answer["last_version"]));
