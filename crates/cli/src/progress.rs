@@ -48,13 +48,16 @@ pub async fn rotate(session: &Session, params: Map<String, Value>, raw: bool) ->
     } else {
         rotation.await
     };
-    if let Err(failed) = &outcome
+    let mut outcome = outcome;
+    if let Err(failed) = &mut outcome
         && failed.code == ROTATION
         && !raw
     {
         let rows = history(session, &name, 1000).await;
         if rows.iter().any(|row| row["host"].as_str().is_some_and(|host| !host.is_empty())) {
             print::line(&table::by_host(&rows).text());
+            // The table says of every host what the sentence would repeat.
+            failed.message.truncate(failed.message.find("; ").unwrap_or(failed.message.len()));
         }
     }
     outcome

@@ -117,7 +117,9 @@ fn prompt(name: &str) -> Result<String, Failed> {
             format!("--{name} - reads standard input, --{name} @FILE a file"),
         ));
     }
-    let answer = inquire::Password::new(&format!("{name}:")).without_confirmation().prompt();
+    let question = format!("{name}:");
+    let prompt = inquire::Password::new(&question).without_confirmation();
+    let answer = prompt.with_display_mode(inquire::PasswordDisplayMode::Hidden).prompt();
     answer.map_err(|_| Failed::new(format!("{name} was not given"), ""))
 }
 

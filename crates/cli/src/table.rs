@@ -40,21 +40,20 @@ impl Rows {
     /// The table.
     pub fn text(&self) -> String {
         let now = Timestamp::now();
-        let cells: Vec<Vec<String>> = self
-            .rows
-            .iter()
-            .map(|row| self.columns.iter().map(|(_, from)| content(from, row, now)).collect())
-            .collect();
-        let used: Vec<usize> =
-            (0..self.columns.len()).filter(|n| cells.iter().any(|row| !row[*n].is_empty())).collect();
         let out = std::io::stdout();
+        let width = if out.is_terminal() { Table::new().width().map(usize::from) } else { None };
+        let mut cells = self.cells(now, when::shown);
+        if width.is_some_and(|width| self.narrowest(&cells) > width) {
+            cells = self.cells(now, when::distance);
+        }
+        let used: Vec<usize> = self.used(&cells).collect();
         let colours = print::colours(&out);
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         if colours {
             table.enforce_styling();
         }
-        if out.is_terminal() {
+        if width.is_some() {
             table.set_content_arrangement(ContentArrangement::Dynamic);
         }
         let title = |n: &usize| {
@@ -64,16 +63,48 @@ impl Rows {
         table.set_header(used.iter().map(title).collect::<Vec<_>>());
         for row in &cells {
             table.add_row(used.iter().map(|n| {
-                let status = matches!(self.columns[*n].1, From::Status(_)) && colours;
+                let (title, from) = &self.columns[*n];
+                let status = colours && (*title == "STATUS" || matches!(from, From::Status(_)));
                 let cell = Cell::new(&row[*n]);
                 if status { painted(cell, colour(&row[*n])) } else { cell }
             }));
         }
-        for column in table.column_iter_mut() {
+        for (column, n) in table.column_iter_mut().zip(&used) {
             column.set_padding((0, 2));
+            if !is_text(self.columns[*n].0) {
+                column.set_constraint(comfy_table::ColumnConstraint::ContentWidth);
+            }
         }
         table.trim_fmt()
     }
+
+    fn cells(&self, now: Timestamp, time: fn(&str, Timestamp) -> String) -> Vec<Vec<String>> {
+        let line = |row: &Value| self.columns.iter().map(|(_, from)| content(from, row, now, time)).collect();
+        self.rows.iter().map(line).collect()
+    }
+
+    /// Columns with content.
+    fn used<'a>(&self, cells: &'a [Vec<String>]) -> impl Iterator<Item = usize> + 'a {
+        (0..self.columns.len()).filter(|n| cells.iter().any(|row| !row[*n].is_empty()))
+    }
+
+    /// Characters a line needs when only running text is broken.
+    fn narrowest(&self, cells: &[Vec<String>]) -> usize {
+        let longest = |n: usize| cells.iter().map(|row| row[n].chars().count()).max().unwrap_or(0);
+        let width = |n: usize| {
+            let title = self.columns[n].0;
+            2 + if is_text(title) { 12 } else { longest(n).max(title.len()) }
+        };
+        self.used(cells).map(width).sum()
+    }
+}
+
+/// Whether a column holds running text, which may be broken into lines.
+fn is_text(title: &str) -> bool {
+    matches!(
+        title,
+        "DESCRIPTION" | "MESSAGE" | "WHY" | "REASON" | "DETAIL" | "CAPABILITIES" | "HOST KEYS OF" | "HALTED"
+    )
 }
 
 fn painted(cell: Cell, colour: Option<Colour>) -> Cell {
@@ -113,11 +144,11 @@ fn at<'a>(row: &'a Value, pointer: &str) -> Option<&'a Value> {
     row.pointer(pointer)
 }
 
-fn content(from: &From, row: &Value, now: Timestamp) -> String {
+fn content(from: &From, row: &Value, now: Timestamp, time: fn(&str, Timestamp) -> String) -> String {
     let text = |pointer: &str| at(row, pointer).map(print::text).unwrap_or_default();
     match from {
         From::Text(pointer) => text(pointer),
-        From::Time(pointer) => when::shown(&text(pointer), now),
+        From::Time(pointer) => time(&text(pointer), now),
         From::Status(pointer) => status_word(&text(pointer)).to_owned(),
         From::With(make) => make(row),
     }

@@ -4,11 +4,19 @@ use jiff::Timestamp;
 
 /// An RFC 3339 instant as `2026-11-25 21:10Z (3 min ago)`; empty for none and for Go's zero time.
 pub fn shown(text: &str, now: Timestamp) -> String {
-    let Ok(at) = text.parse::<Timestamp>() else { return String::new() };
-    if at.as_second() < 0 {
-        return String::new();
+    let distance = distance(text, now);
+    match text.parse::<Timestamp>() {
+        Ok(at) if !distance.is_empty() => format!("{} ({distance})", at.strftime("%Y-%m-%d %H:%MZ")),
+        _ => String::new(),
     }
-    format!("{} ({})", at.strftime("%Y-%m-%d %H:%MZ"), relative(at, now))
+}
+
+/// Only how far away an instant is, such as `3 min ago`.
+pub fn distance(text: &str, now: Timestamp) -> String {
+    match text.parse::<Timestamp>() {
+        Ok(at) if at.as_second() >= 0 => relative(at, now),
+        _ => String::new(),
+    }
 }
 
 /// Seconds since 1970 in the same form; empty for 0.
