@@ -29,9 +29,8 @@ pub fn globals() -> Vec<Arg> {
     };
     vec![
         text("gateway-url", "URL", "address of the gateway").short('u').value_hint(ValueHint::Url),
-        text("data-dir", "DIR", "folder of a `volvelle dev` on this machine")
-            .env("VOLVELLE_DATA_DIR")
-            .hide_env_values(true)
+        // The variable is read by hand: to clap it would count as an argument that was given.
+        text("data-dir", "DIR", "folder of a `volvelle dev` on this machine [env: VOLVELLE_DATA_DIR]")
             .value_hint(ValueHint::DirPath),
         text("profile", "NAME", "profile to use"),
         text("token", "SECRET", "a token got elsewhere; - reads standard input, @FILE a file"),

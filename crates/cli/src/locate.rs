@@ -9,6 +9,8 @@ use serde_json::Value;
 use crate::failure::{DENIED, Failed};
 use crate::{profile, secrets, serve};
 
+/// Folder of a `volvelle dev`.
+pub const DATA_DIR: &[&str] = &["VOLVELLE_DATA_DIR"];
 /// Environment variables in the order in which they are looked at: own names first.
 pub const URL: &[&str] = &["VOLVELLE_GATEWAY_URL", "AKEYLESS_GATEWAY_URL", "AKEYLESS_GATEWAY"];
 /// Access id.
@@ -78,8 +80,8 @@ pub fn login(leaf: &ArgMatches) -> Result<Login, Failed> {
 
 fn found(leaf: &ArgMatches) -> Result<Login, Failed> {
     // A profile that was named on the command line counts more than a folder in the environment.
-    let by_env = leaf.value_source("g:data-dir") == Some(clap::parser::ValueSource::EnvVariable);
-    if let Some(dir) = flag(leaf, "data-dir").filter(|_| !by_env || flag(leaf, "profile").is_none()) {
+    let dir = flag(leaf, "data-dir").or_else(|| env(DATA_DIR).filter(|_| flag(leaf, "profile").is_none()));
+    if let Some(dir) = dir {
         return admin(Path::new(&dir));
     }
     if let Some(name) = flag(leaf, "profile").or_else(|| env(PROFILE)) {

@@ -95,7 +95,7 @@ fn exit_codes(out: &mut String) {
 fn environment(out: &mut String) {
     put(out, "## Environment\n\nThe first variable that is set counts.\n\n| variables | meaning |\n|---|---|");
     for (names, meaning) in [
-        (&["VOLVELLE_DATA_DIR"][..], "as `--data-dir`"),
+        (locate::DATA_DIR, "as `--data-dir`"),
         (locate::URL, "address of the gateway, as `--gateway-url`"),
         (locate::ACCESS_ID, "access id"),
         (locate::ACCESS_KEY, "access key"),

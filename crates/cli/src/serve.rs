@@ -11,7 +11,7 @@ use volvelle_gateway::{dev, run};
 use volvelle_rotation::Settings;
 
 use crate::failure::Failed;
-use crate::print;
+use crate::{locate, print};
 
 /// The commands.
 pub fn commands() -> [Command; 2] {
@@ -57,7 +57,9 @@ pub fn default_dir() -> PathBuf {
 
 /// Runs `volvelle dev`.
 pub fn dev(leaf: &ArgMatches) -> Result<(), Failed> {
-    let dir = leaf.get_one::<String>("g:data-dir").map_or_else(default_dir, PathBuf::from);
+    let dir = locate::flag(leaf, "data-dir")
+        .or_else(|| locate::env(locate::DATA_DIR))
+        .map_or_else(default_dir, PathBuf::from);
     let listen = leaf.get_one::<SocketAddr>("listen").copied();
     let login_tries = leaf.get_one::<u32>("login-tries").copied().unwrap_or(2);
     let settings = Settings { login_tries, ..Settings::default() };
@@ -69,7 +71,7 @@ pub fn dev(leaf: &ArgMatches) -> Result<(), Failed> {
             print::note(&format!("the administrator's key is in {shown}/admin.json; in another terminal:"));
             print::note(&format!("  volvelle --data-dir {shown} target list"));
         };
-        dev::run(dev::Dev { dir, listen, settings }, shutdown, ready).await
+        Box::pin(dev::run(dev::Dev { dir, listen, settings }, shutdown, ready)).await
     })
 }
 
@@ -78,7 +80,7 @@ pub fn gateway(leaf: &ArgMatches) -> Result<(), Failed> {
     let Some(config) = leaf.get_one::<PathBuf>("config").cloned() else {
         return Err(Failed::new("--config is needed", ""));
     };
-    serve(|shutdown| async move { run::production(&config, shutdown).await })
+    serve(|shutdown| async move { Box::pin(run::production(&config, shutdown)).await })
 }
 
 fn serve<F: Future<Output = anyhow::Result<()>>>(work: impl FnOnce(CancellationToken) -> F) -> Result<(), Failed> {
