@@ -110,7 +110,18 @@ fn cause(error: &reqwest::Error) -> String {
         at = inner;
     }
     let text = at.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    match text {
+        text if text.contains("UnknownIssuer") => {
+            "its certificate is signed by nobody whom this machine trusts".to_owned()
+        }
+        text if text.contains("CaUsedAsEndEntity") => {
+            "its certificate is that of an authority, not of a server".to_owned()
+        }
+        text if text.contains("NotValidForName") => "its certificate is for another name".to_owned(),
+        text if text.contains("certificate") => text.to_owned(),
+        text => text.to_lowercase(),
+    }
 }
 
 fn read_answer(status: StatusCode, bytes: &[u8]) -> Result<Value, ClientError> {

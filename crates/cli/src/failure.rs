@@ -60,6 +60,11 @@ impl From<ClientError> for Failed {
     fn from(error: ClientError) -> Self {
         let message = error.to_string();
         match error {
+            ClientError::Unreachable { reason, .. } if reason.contains("certificate") => Self::with(
+                UNREACHABLE,
+                message,
+                "name the root that signed it with --ca-cert FILE or VOLVELLE_CA_CERT, if it is the right gateway",
+            ),
             ClientError::Unreachable { .. } => Self::with(
                 UNREACHABLE,
                 message,
