@@ -119,7 +119,7 @@ fn cause(error: &reqwest::Error) -> String {
             "its certificate is that of an authority, not of a server".to_owned()
         }
         text if text.contains("NotValidForName") => "its certificate is for another name".to_owned(),
-        text if text.contains("certificate") => text.to_owned(),
+        text if text.contains("certificate") => "its certificate is not trusted".to_owned(),
         text => text.to_lowercase(),
     }
 }

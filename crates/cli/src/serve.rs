@@ -98,6 +98,7 @@ fn serve<F: Future<Output = anyhow::Result<()>>>(work: impl FnOnce(CancellationT
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
+        .with_ansi(print::colours(&std::io::stderr()))
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| failed(e.into()))?;
     let shutdown = CancellationToken::new();
