@@ -258,7 +258,7 @@ fn identity(name: &str) -> Option<&'static str> {
         "am-name" => "path of the auth method",
         "assoc-id" => "id that assoc answered; role get shows it",
         "capability" => "read, create, update, delete, list or deny (repeatable)",
-        "rule-type" => "item-rule, target-rule, role-rule, auth-method-rule, search-rule (audit trail) or the like",
+        "rule-type" => "kind of rule: item-rule, target-rule, role-rule, auth-method-rule or search-rule (audit trail)",
         "sub-claims" => "claims a caller must have, as NAME=VALUE,VALUE (repeatable) or a JSON object",
         "case-sensitive" => "compare sub-claims with case",
         "audit-access" => "which part of the audit trail the role may read: none, own or all",

@@ -7,6 +7,9 @@ use volvelle_api::{Group, Operation, group_of};
 /// Parameters the session fills in.
 pub const HIDDEN: &[&str] = &["token", "uid-token", "json"];
 
+/// Characters of help that fit beside the longest flag on a line of 100.
+const LONGEST_GIST: usize = 52;
+
 /// Heading of the flags that every command has.
 pub const GLOBAL: &str = "Connection and output";
 
@@ -72,7 +75,7 @@ fn flag(op: &Operation, name: &str, property: &Value, detail: Detail) -> Arg {
     let group = group_of(name);
     let mut arg = Arg::new(name.to_owned())
         .long(long(name))
-        .help(help(name, property))
+        .help(if detail == Detail::Usual { gist(&help(name, property)) } else { help(name, property) })
         .help_heading(group.heading())
         .hide(detail == Detail::Usual && matches!(group, Group::SecureAccess | Group::Compatibility))
         .value_name(value_name(name, property));
@@ -145,6 +148,17 @@ pub fn help(name: &str, property: &Value) -> String {
         _ => return text,
     };
     if name == "version" { text } else { format!("{text} [default: {default}]") }
+}
+
+/// The beginning of an explanation: a long one would push the help of every flag below its flag.
+fn gist(text: &str) -> String {
+    let mut text = text;
+    for end in [". ", "; ", " (", ", "] {
+        if text.chars().count() > LONGEST_GIST {
+            text = text.split_once(end).map_or(text, |(first, _)| first);
+        }
+    }
+    text.to_owned()
 }
 
 fn value_name(name: &str, property: &Value) -> &'static str {
