@@ -3,7 +3,7 @@
 //! What must stay true: nothing remembered is used without its stamp being compared with the database, either before the
 //! operation or, for reads of values, in the transaction of their audit entry.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
@@ -31,6 +31,8 @@ use crate::trail::{Stamp, Trail};
 
 /// Most tokens remembered per account.
 const MOST_TOKENS: usize = 20_000;
+/// Most decisions remembered per token.
+const MOST_PATHS: usize = 10_000;
 
 /// Who calls.
 pub struct Caller {
@@ -44,6 +46,25 @@ pub struct Caller {
     pub expires_at: Micros,
     /// What is stored of the token.
     pub token_hash: [u8; 32],
+    /// Paths this caller was found to be allowed to read; good for as long as the view it belongs to.
+    readable: RwLock<HashSet<String>>,
+}
+
+impl Caller {
+    /// Whether it was decided before that this caller may read the item at `path`.
+    #[must_use]
+    pub fn is_known_reader(&self, path: &str) -> bool {
+        read(&self.readable).contains(path)
+    }
+
+    /// Remembers such a decision.
+    pub fn note_reader(&self, path: &str) {
+        let mut readable = write(&self.readable);
+        if readable.len() >= MOST_PATHS {
+            readable.clear();
+        }
+        readable.insert(path.to_owned());
+    }
 }
 
 /// What is known of one account at one stamp.
@@ -54,6 +75,8 @@ pub struct View {
     pub account: Arc<Account>,
     /// Every role.
     pub roles: Arc<Vec<Role>>,
+    /// Whether no rule ends by itself, so that a decision holds as long as the roles are the same.
+    pub timeless: bool,
     callers: RwLock<HashMap<[u8; 32], Arc<Caller>>>,
     /// Items ready to be read.
     pub shelf: Shelf,
@@ -147,8 +170,15 @@ impl App {
                 let stamp = (account.generation, account.content);
                 let roles = Arc::new(roles::load_all(&mut tx, &account.id).await?);
                 let account = Arc::new(account);
-                let fresh =
-                    Arc::new(View { stamp, account, roles, callers: RwLock::default(), shelf: Shelf::default() });
+                let timeless = roles.iter().flat_map(|role| &role.rules).all(|rule| rule.ttl_minutes <= 0);
+                let fresh = Arc::new(View {
+                    stamp,
+                    account,
+                    roles,
+                    timeless,
+                    callers: RwLock::default(),
+                    shelf: Shelf::default(),
+                });
                 write(&self.views).insert(token.account.clone(), Arc::clone(&fresh));
                 fresh
             }
@@ -160,6 +190,7 @@ impl App {
             claims: token.sub_claims,
             expires_at: token.expires_at,
             token_hash: hash,
+            readable: RwLock::default(),
         });
         remember(&view.callers, hash, Arc::clone(&caller));
         remember(&self.whose, hash, token.account);

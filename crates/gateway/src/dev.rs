@@ -71,7 +71,7 @@ pub async fn run(dev: Dev, shutdown: CancellationToken, ready: impl FnOnce(&str)
         return Err(error);
     }
     ready(&url);
-    gateway.run(listener, None, shutdown).await;
+    Box::pin(gateway.run(listener, None, shutdown)).await;
     holders.await?;
     Ok(())
 }

@@ -199,7 +199,7 @@ pub async fn production(path: &Path, first_account_file: Option<&Path>, shutdown
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
     tracing::info!(listen = %config.listen, "the gateway is ready");
-    gateway.run(listener, Some(tls), shutdown).await;
+    Box::pin(gateway.run(listener, Some(tls), shutdown)).await;
     Ok(())
 }
 

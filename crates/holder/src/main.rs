@@ -131,6 +131,7 @@ fn serve(arguments: &ArgMatches) -> Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     if rustix::process::geteuid().is_root() {
         tracing::warn!("this holder runs as root: give it a user of its own");

@@ -1,5 +1,6 @@
 //! Items of every kind: shown, listed, changed, deleted.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Map, Value, json};
@@ -173,12 +174,10 @@ async fn listed(
 ) -> Result<Value, ApiError> {
     let target = match &item.rotator {
         None => None,
-        Some(rotator) => {
-            if !known.contains_key(&rotator.target) {
-                known.insert(rotator.target, targets::load(tx, ctx.id(), rotator.target).await?);
-            }
-            known.get(&rotator.target)
-        }
+        Some(rotator) => Some(match known.entry(rotator.target) {
+            Entry::Occupied(there) => &*there.into_mut(),
+            Entry::Vacant(place) => &*place.insert(targets::load(tx, ctx.id(), rotator.target).await?),
+        }),
     };
     Ok(shown(ctx, item, target, None, false))
 }

@@ -1,0 +1,153 @@
+//! The production set-up: two gateways with TLS on one PostgreSQL, three holder processes, a real host.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use volvelle_testkit::gateway::built_program;
+use volvelle_testkit::hosts::{Host, HostKind, INITIAL_PASSWORD};
+use volvelle_testkit::postgres::Postgres;
+
+/// A process that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Site {
+    folder: tempfile::TempDir,
+    _holders: Vec<Running>,
+    client: reqwest::Client,
+}
+
+impl Site {
+    fn start() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let setup = volvelle_holder::local::prepare(&folder.path().join("holders"), 3, 2)?;
+        let mut holders = Vec::new();
+        for config in &setup.holder_configs {
+            let holder = Command::new(built_program("volvelle-holder")?).arg("--config").arg(config).spawn()?;
+            holders.push(Running(holder));
+        }
+        secret_file(&folder.path().join("quorum.toml"), &toml::to_string(&setup.quorum)?)?;
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+        std::fs::write(folder.path().join("cert.pem"), made.cert.pem())?;
+        secret_file(&folder.path().join("key.pem"), &made.signing_key.serialize_pem())?;
+        let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes())?;
+        let client = reqwest::Client::builder().add_root_certificate(root).timeout(Duration::from_secs(150)).build()?;
+        Ok(Self { folder, _holders: holders, client })
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn config(&self, name: &str, port: u16, store: &str) -> Result<PathBuf> {
+        let path = self.file(name);
+        let text = format!(
+            "listen = \"127.0.0.1:{port}\"\nstore = \"{store}\"\nquorum = {:?}\n[tls]\ncert = {:?}\nkey = {:?}\n",
+            self.file("quorum.toml"),
+            self.file("cert.pem"),
+            self.file("key.pem"),
+        );
+        secret_file(&path, &text)?;
+        Ok(path)
+    }
+
+    /// Starts a gateway and waits until it is ready.
+    async fn gateway(&self, name: &str, store: &str) -> Result<(Running, String)> {
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let config = self.config(name, port, store)?;
+        let mut command = Command::new(built_program("volvelle")?);
+        command.args(["gateway", "--config"]).arg(config).arg("--first-account").arg(self.file("admin.json"));
+        let mut running = Running(command.spawn()?);
+        let url = format!("https://localhost:{port}");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < deadline {
+            if let Some(status) = running.0.try_wait()? {
+                bail!("the gateway ended with {status}");
+            }
+            if self.client.get(format!("{url}/health")).send().await.is_ok_and(|answer| answer.status() == 200) {
+                return Ok((running, url));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        bail!("the gateway was not ready in time")
+    }
+
+    async fn post(&self, url: &str, operation: &str, body: Value) -> Result<Value> {
+        let answer = self.client.post(format!("{url}/v2/{operation}")).json(&body).send().await?;
+        let (status, body) = (answer.status(), answer.json::<Value>().await?);
+        ensure!(status.is_success(), "{operation}: {status} {body}");
+        Ok(body)
+    }
+}
+
+fn secret_file(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).context("protecting a file")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_gateways_on_one_postgresql_rotate_and_read_the_same_secret() -> Result<()> {
+    let (site, database) = (Site::start()?, Postgres::start()?);
+    let host = Host::start(HostKind::Debian)?;
+    let (_one, first) = site.gateway("one.toml", database.url()).await?;
+    let (_two, second) = site.gateway("two.toml", database.url()).await?;
+    let admin: Value = serde_json::from_slice(&std::fs::read(site.file("admin.json"))?)?;
+    let login = json!({"access-id": admin["access_id"], "access-key": admin["access_key"]});
+    let token = site.post(&first, "auth", login).await?["token"].clone();
+    let target = json!({"token": token, "name": "/p/host", "host": host.addr.ip().to_string(), "ssh-username": "root",
+        "ssh-password": INITIAL_PASSWORD});
+    site.post(&first, "target-create-ssh", target).await?;
+    for user in ["app1", "app2"] {
+        let secret = json!({"token": token, "name": format!("/p/{user}"), "target-name": "/p/host", "rotator-type": "password",
+            "rotated-username": user, "authentication-credentials": "use-target-creds"});
+        site.post(&second, "rotated-secret-create-ssh", secret).await?;
+    }
+    let mut last = String::new();
+    for round in 0..3 {
+        // Both are asked at once, each through another gateway; one host is worked on by one worker at a time.
+        let rotate = |url: String, name: &str| {
+            let body = json!({"token": token, "name": name});
+            let site = &site;
+            async move { site.post(&url, "gateway-rotate-secret", body).await }
+        };
+        let (a, b) = tokio::join!(rotate(first.clone(), "/p/app1"), rotate(second.clone(), "/p/app2"));
+        (a?, b?);
+        for (url, user) in [(&first, "app1"), (&second, "app1"), (&first, "app2"), (&second, "app2")] {
+            let body = json!({"token": token, "name": format!("/p/{user}")});
+            let read = site.post(url, "rotated-secret-get-value", body).await?;
+            let password = read["value"]["password"].as_str().context("a password")?.to_owned();
+            assert!(host.shadow_is(user, &password)?, "round {round}: {user} read through {url} is stale");
+            last = password;
+        }
+    }
+    assert!(host.opens("app2", &last));
+    let verified = site.post(&first, "audit-verify", json!({"token": token})).await?;
+    assert_eq!(verified["valid"], true, "{verified}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_does_not_start_on_a_secret_that_everybody_can_read() -> Result<()> {
+    let site = Site::start()?;
+    let config = site.config("open.toml", 1, &format!("sqlite://{}", site.file("v.db").display()))?;
+    std::fs::set_permissions(site.file("key.pem"), std::fs::Permissions::from_mode(0o644))?;
+    let output = Command::new(built_program("volvelle")?)
+        .args(["gateway", "--config"])
+        .arg(config)
+        .stdin(Stdio::null())
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("key.pem") && said.contains("chmod"), "{said}");
+    Ok(())
+}
