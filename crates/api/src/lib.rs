@@ -3,6 +3,7 @@
 
 mod client;
 mod error;
+mod help;
 mod openapi;
 mod operation;
 pub mod quirks;
@@ -10,6 +11,7 @@ mod table;
 
 pub use client::{Client, ClientError};
 pub use error::ErrorBody;
+pub use help::{Group, group_of};
 pub use openapi::openapi;
 pub use operation::{Operation, find, operations};
 pub use volvelle_domain::connector::Declaration;

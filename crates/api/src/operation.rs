@@ -4,8 +4,9 @@ use schemars::Schema;
 use serde_json::{Map, Value, json};
 use volvelle_domain::connector::Declaration;
 
+use crate::help::{help_in, help_of};
 use crate::table::{
-    FIXED, LINKED_TARGET, ROTATED_COMMON, ROTATED_CREATE, ROTATED_UPDATE, TARGET_COMMON, TARGET_UPDATE, help_of,
+    FIXED, LINKED_TARGET, ROTATED_COMMON, ROTATED_CREATE, ROTATED_UPDATE, TARGET_COMMON, TARGET_UPDATE,
 };
 
 /// One operation of the wire API.
@@ -127,6 +128,11 @@ fn op(
     status: u16,
 ) -> Operation {
     merge(&mut schema, parse("token:str!,uid-token:str!,json:bool"));
+    for (param, property) in &mut schema.0 {
+        if let Some(help) = help_in(name, param) {
+            property["description"] = Value::from(help);
+        }
+    }
     let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
     Operation {
         name: name.to_owned(),

@@ -1,7 +1,8 @@
-//! The table of fixed operations and the parameters shared by all kinds.
+//! The table of fixed operations and the parameters shared by all kinds. The first command of an operation is the
+//! one that help and documents show; its name and aliases are commands too.
 
 /// Parameters of every rotated secret.
-pub const ROTATED_COMMON: &str = "name:str*,authentication-credentials:str,auto-rotate:bool,delete_protection:bool,description:str,host-provider:str,item-custom-fields:map,key:str,lock-during-sra-session:bool,lock-on-read:bool,lock-ttl:int,max-versions:int,password-length:int,rotate-after-disconnect:bool,rotate-on-unlock:bool,rotated-username:str,rotated-password:str!,rotation-event-in:list,rotation-hour:int,rotation-interval:int,rotation-cron:str,rotation-time-zone:str,same-password:bool,skip-dry-run:bool,target:list,use-capital-letters:bool,use-lower-letters:bool,use-numbers:bool,use-special-characters:bool,ara-enabled:bool,enable-agentic-runtime-authority:bool,enable-ai-quorum:bool,input-rule:list,output-rule:list,secure-access-enable:bool,secure-access-host:list,secure-access-allow-external-user:bool,secure-access-bastion-issuer:str,secure-access-certificate-issuer:str,secure-access-enforce-hosts-restriction:bool,secure-access-rdp-domain:str,secure-access-rdp-user:str,secure-access-ssh-creds:str,secure-access-ssh-user:str,secure-access-target-type:str,secure-access-url:str,secure-access-web:bool,secure-access-web-browsing:bool,secure-access-web-proxy:bool";
+pub const ROTATED_COMMON: &str = "name:str*,rotated-username:str,rotated-password:str!,authentication-credentials:str,same-password:bool,skip-dry-run:bool,description:str,item-custom-fields:map,auto-rotate:bool,rotation-interval:int,rotation-hour:int,rotation-cron:str,rotation-time-zone:str,rotation-event-in:list,rotate-on-unlock:bool,rotate-after-disconnect:bool,password-length:int,use-lower-letters:bool,use-capital-letters:bool,use-numbers:bool,use-special-characters:bool,lock-on-read:bool,lock-ttl:int,max-versions:int,delete_protection:bool,lock-during-sra-session:bool,host-provider:str,key:str,target:list,ara-enabled:bool,enable-agentic-runtime-authority:bool,enable-ai-quorum:bool,input-rule:list,output-rule:list,secure-access-enable:bool,secure-access-host:list,secure-access-allow-external-user:bool,secure-access-bastion-issuer:str,secure-access-certificate-issuer:str,secure-access-enforce-hosts-restriction:bool,secure-access-rdp-domain:str,secure-access-rdp-user:str,secure-access-ssh-creds:str,secure-access-ssh-user:str,secure-access-target-type:str,secure-access-url:str,secure-access-web:bool,secure-access-web-browsing:bool,secure-access-web-proxy:bool";
 /// What only a creation takes.
 pub const ROTATED_CREATE: &str = "target-name:str*,rotator-type:str*,tags:list";
 /// What only an update takes.
@@ -24,7 +25,7 @@ pub const FIXED: &[&str] = &[
     "auth-method-get get-auth-method | auth-method get | 200 | Shows an auth method | AuthMethod | name:str*",
     "auth-method-list list-auth-methods | auth-method list | 200 | Lists auth methods | {auth_methods, next_page} | filter:str,pagination-token:str,type:list",
     "auth-method-delete delete-auth-method | auth-method delete | 200 | Deletes an auth method | {name} | name:str*",
-    "reset-access-key | reset-access-key | 200 | Replaces the access key of an auth method | {access_key} | name:str*",
+    "reset-access-key | auth-method reset-access-key | 200 | Replaces the access key of an auth method | {access_key} | name:str*",
     "create-role | role create | 200 | Makes a role | {} | name:str*,description:str,comment:str,delete_protection:bool,analytics-access:str,audit-access:str,event-center-access:str,event-forwarders-access:str,gw-analytics-access:str,sra-reports-access:str,usage-reports-access:str",
     "update-role | role update | 200 | Changes a role | {updated} | name:str*,new-name:str,description:str=default_comment,new-comment:str=default_comment,delete_protection:bool,analytics-access:str,audit-access:str,event-center-access:str,event-forwarder-access:str,gw-analytics-access:str,sra-reports-access:str,usage-reports-access:str",
     "get-role | role get | 200 | Shows a role | Role | name:str*",
@@ -50,60 +51,22 @@ pub const FIXED: &[&str] = &[
     "rotated-secret-verify | rotated-secret verify | 200 | Says whether the stored value still opens the account | {hosts} | name:str*",
     "rotated-secret-repair | rotated-secret repair | 200 | Brings store and target together again | {hosts} | name:str*,rotated-password:str!,key-data-base64:str!",
     "rotation-list | rotated-secret history | 200 | Lists the rotations of a secret | {rotations, next_page} | name:str*,pagination-token:str,limit:int",
-    "describe-item | describe-item | 200 | Shows an item | Item | name:str*,item-id:int,display-id:str,show-versions:bool,gateway-details:bool,services-details:bool,bastion-details:bool,accessibility:str=regular",
-    "list-items | list-items | 200 | Lists items | {items, folders, has_next, next_page} | path:str,filter:str,tag:str,type:list,sub-types:list,current-folder:bool,minimal-view:bool,modified-after:int,auto-pagination:str=enabled,pagination-token:str,accessibility:str=regular",
-    "update-item | update-item | 200 | Changes an item | {updated} | name:str*,new-name:str,description:str=default_metadata,new-metadata:str=default_metadata,add-tag:list,rm-tag:list,delete_protection:bool,max-versions:int,lock-on-read:bool,lock-ttl:int,rotate-on-unlock:bool,item-custom-fields:map,accessibility:str=regular",
-    "delete-item | delete-item | 200 | Deletes an item | {item_id, item_name, version_deleted, deletion_date} | name:str*,version:int=-1,delete-immediately:bool,delete-in-days:int=7,accessibility:str=regular",
-    "delete-items | delete-items | 200 | Deletes many items | {path, deleted_items, failed_deleted_items} | path:str,item:list",
-    "get-tags | get-tags | 200 | Lists the tags of an item | [string] | name:str*",
-    "set-item-state | set-item-state | 200 | Enables or disables an item | {} | name:str*,desired-state:str*,version:int",
-    "lock-item | lock-item | 200 | Checks an item out | {} | name:str*,actions:str,lock-ttl:int",
-    "unlock-item | unlock-item | 200 | Checks an item in | {} | name:str*",
-    "create-secret | create-secret | 200 | Makes a static secret | {name} | name:str*,value:str*!,description:str,metadata:str,type:str,format:str,tags:list,delete_protection:bool,max-versions:int,protection_key:str,accessibility:str=regular,multiline_value:bool",
-    "get-secret-value | get-secret-value | 200 | Reads static secrets | {name: value} | names:list*,version:int,ignore-cache:bool,accessibility:str=regular,pretty-print:bool",
-    "update-secret-val | update-secret-val | 200 | Writes a new version of a static secret | {name} | name:str*,value:str*!,format:str,keep-prev-version:bool,last-version:int,new-version:bool,accessibility:str=regular,multiline:bool",
-    "rollback-secret | rollback-secret | 200 | Makes an older version current again | {name, version} | name:str*,old-version:int*,accessibility:str=regular",
+    "describe-item | item describe | 200 | Shows an item | Item | name:str*,item-id:int,display-id:str,show-versions:bool,gateway-details:bool,services-details:bool,bastion-details:bool,accessibility:str=regular",
+    "list-items | item list | 200 | Lists items | {items, folders, has_next, next_page} | path:str,filter:str,tag:str,type:list,sub-types:list,current-folder:bool,minimal-view:bool,modified-after:int,auto-pagination:str=enabled,pagination-token:str,accessibility:str=regular",
+    "update-item | item update | 200 | Changes an item | {updated} | name:str*,new-name:str,description:str=default_metadata,new-metadata:str=default_metadata,add-tag:list,rm-tag:list,delete_protection:bool,max-versions:int,lock-on-read:bool,lock-ttl:int,rotate-on-unlock:bool,item-custom-fields:map,accessibility:str=regular",
+    "delete-item | item delete | 200 | Deletes an item | {item_id, item_name, version_deleted, deletion_date} | name:str*,version:int=-1,delete-immediately:bool,delete-in-days:int=7,accessibility:str=regular",
+    "delete-items | item delete-many | 200 | Deletes many items | {path, deleted_items, failed_deleted_items} | path:str,item:list",
+    "get-tags | item tags | 200 | Lists the tags of an item | [string] | name:str*",
+    "set-item-state | item set-state | 200 | Enables or disables an item | {} | name:str*,desired-state:str*,version:int",
+    "lock-item | item lock | 200 | Checks an item out | {} | name:str*,actions:str,lock-ttl:int",
+    "unlock-item | item unlock | 200 | Checks an item in | {} | name:str*",
+    "create-secret | secret create | 200 | Makes a static secret | {name} | name:str*,value:str*!,description:str,metadata:str,type:str,format:str,tags:list,delete_protection:bool,max-versions:int,protection_key:str,accessibility:str=regular,multiline_value:bool",
+    "get-secret-value | secret get-value | 200 | Reads static secrets | {name: value} | names:list*,version:int,ignore-cache:bool,accessibility:str=regular,pretty-print:bool",
+    "update-secret-val | secret update | 200 | Writes a new version of a static secret | {name} | name:str*,value:str*!,format:str,keep-prev-version:bool,last-version:int,new-version:bool,accessibility:str=regular,multiline:bool",
+    "rollback-secret | secret rollback | 200 | Makes an older version current again | {name, version} | name:str*,old-version:int*,accessibility:str=regular",
     "get-account-settings | account settings | 200 | Shows the account's settings | settings |",
     "update-account-settings | account update-settings | 200 | Changes the account's settings | {updated} | company-name:str,jwt-ttl-default:int,jwt-ttl-min:int,jwt-ttl-max:int,default-versioning:bool,max-versions:int,force-new-versions:bool,item-type:str,max-rotation-interval:int,max-rotation-interval-enable:bool,item-locking-enabled:bool,default-key-name:str,password-length:int,use-lower-letters:bool,use-capital-letters:bool,use-numbers:bool,use-special-characters:bool",
     "account-create | account create | 201 | Makes another account with a key of its own | {account_id, access_id, access_key} | name:str*",
     "audit-list | audit list | 200 | Lists the audit trail | {entries, next_page} | actor:str,action:str,object:str,after:str,pagination-token:str,limit:int",
     "audit-verify | audit verify | 200 | Checks the hash chain of the audit trail | {entries, broken_at} |",
 ];
-
-/// Help text of a parameter known by name.
-pub fn help_of(name: &str) -> &'static str {
-    match name {
-        "name" | "names" => "full path",
-        "description" | "comment" | "metadata" | "new-comment" | "new-metadata" => "free text for people",
-        "new-name" => "new full path",
-        "target-name" => "path of the target",
-        "rotator-type" => "what is rotated: password, target or key",
-        "authentication-credentials" | "rotator-creds-type" => "who logs in: use-user-creds or use-target-creds",
-        "auto-rotate" => "rotate on schedule",
-        "rotation-interval" => "days between rotations, 1 to 365",
-        "rotation-hour" => "hour of the rotation, UTC, 0 to 23",
-        "rotation-cron" => "cron expression instead of an interval",
-        "rotation-time-zone" => "time zone of the cron expression",
-        "rotated-username" => "account to rotate",
-        "rotated-password" => "its current password",
-        "password-length" => "length of generated passwords",
-        "skip-dry-run" => "do not test the connection first",
-        "delete_protection" => "refuse deletion",
-        "lock-ttl" => "minutes a check-out lasts",
-        "max-versions" => "versions to keep",
-        "version" | "target-version" | "old-version" => "version number",
-        "host" => "one host of a linked target",
-        "hosts" | "add-hosts" => "host[:port][;description], comma-separated",
-        "path" => "path, * at its end for all below",
-        "capability" => "read, create, update, delete, list or deny",
-        "rule-type" => "item-rule, target-rule, role-rule, auth-method-rule or an access rule",
-        "filter" => "part of the name",
-        "tag" | "tags" | "add-tag" | "rm-tag" => "tag",
-        "pagination-token" => "next_page of the answer before",
-        "token" => "token from auth",
-        "access-id" => "access id, p-…",
-        "access-key" => "access key",
-        "value" => "the secret value",
-        _ => "",
-    }
-}

@@ -10,20 +10,26 @@ use tokio_util::sync::CancellationToken;
 use volvelle_gateway::dev;
 use volvelle_gateway::run::{self, Settings};
 
-use crate::Failed;
+use crate::failure::Failed;
+use crate::{locate, print};
 
 /// The commands.
 pub fn commands() -> [Command; 2] {
     [
         Command::new("dev")
-            .about("Starts a gateway with three fragment holders on this machine, for trying things out")
+            .about("Starts a gateway with three holders on this machine, for trying out")
+            .long_about(
+                "Starts a gateway with three fragment holders on this machine, for trying things out. Everything is kept in one \
+                 folder (--data-dir, or ~/.volvelle/dev); starting again on it finds everything as it was. SIGTERM and Ctrl-C \
+                 stop it.",
+            )
             .arg(
                 Arg::new("listen")
                     .long("listen")
                     .value_name("ADDR")
                     .default_value("127.0.0.1:8080")
                     .value_parser(value_parser!(SocketAddr))
-                    .help("loopback address and port to listen on"),
+                    .help("address and port on this machine to listen on"),
             )
             .arg(
                 Arg::new("login-tries")
@@ -60,7 +66,9 @@ pub fn default_dir() -> PathBuf {
 
 /// Runs `volvelle dev`.
 pub fn dev(leaf: &ArgMatches) -> Result<(), Failed> {
-    let dir = leaf.get_one::<String>("g:data-dir").map_or_else(default_dir, PathBuf::from);
+    let dir = locate::flag(leaf, "data-dir")
+        .or_else(|| locate::env(locate::DATA_DIR))
+        .map_or_else(default_dir, PathBuf::from);
     let listen = leaf.get_one::<SocketAddr>("listen").copied();
     let login_tries = leaf.get_one::<u32>("login-tries").copied().unwrap_or(2);
     let settings = Settings { login_tries, ..Settings::default() };
@@ -68,10 +76,11 @@ pub fn dev(leaf: &ArgMatches) -> Result<(), Failed> {
     serve(|shutdown| async move {
         let shown = dir.display().to_string();
         let ready = move |url: &str| {
-            eprintln!("volvelle is ready at {url}");
-            eprintln!("administrator: {shown}/admin.json (use it with --data-dir {shown})");
+            print::note(&format!("volvelle is ready at {url}"));
+            print::note(&format!("the administrator's key is in {shown}/admin.json; in another terminal:"));
+            print::note(&format!("  volvelle --data-dir {shown} target list"));
         };
-        dev::run(dev::Dev { dir, listen, settings }, shutdown, ready).await
+        Box::pin(dev::run(dev::Dev { dir, listen, settings }, shutdown, ready)).await
     })
 }
 
@@ -81,15 +90,15 @@ pub fn gateway(leaf: &ArgMatches) -> Result<(), Failed> {
         return Err(Failed::new("--config is needed", ""));
     };
     let first = leaf.get_one::<PathBuf>("first-account").cloned();
-    serve(|shutdown| async move { run::production(&config, first.as_deref(), shutdown).await })
+    serve(|shutdown| async move { Box::pin(run::production(&config, first.as_deref(), shutdown)).await })
 }
 
 fn serve<F: Future<Output = anyhow::Result<()>>>(work: impl FnOnce(CancellationToken) -> F) -> Result<(), Failed> {
     let failed = |error: anyhow::Error| Failed::new(format!("{error:#}"), "");
-    no_core_dumps().map_err(failed)?;
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
+        .with_ansi(print::colours(&std::io::stderr()))
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| failed(e.into()))?;
     let shutdown = CancellationToken::new();
@@ -106,11 +115,11 @@ fn serve<F: Future<Output = anyhow::Result<()>>>(work: impl FnOnce(CancellationT
 }
 
 /// Values must not reach a disk through a crash or another process of the same user.
-fn no_core_dumps() -> anyhow::Result<()> {
+pub fn no_core_dumps() -> Result<(), Failed> {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    Ok(())
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
+        .map_err(|e| Failed::new(format!("core files cannot be forbidden: {e}"), ""))
 }
 
 async fn ended() {

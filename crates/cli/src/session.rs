@@ -1,138 +1,162 @@
-//! Which gateway is asked, as whom, and the token kept between calls.
+//! A signed-in client. A token is kept between calls and tried first; when the gateway refuses it, signing in again
+//! happens once. Nothing else is asked of the gateway before the call itself.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::ArgMatches;
 use serde_json::{Map, Value, json};
-use volvelle_api::Client;
+use tokio::sync::Mutex;
+use volvelle_api::{Client, ClientError};
 
-use crate::{Failed, secrets};
+use crate::failure::{DENIED, Failed};
+use crate::locate::{self, Login};
+use crate::{print, profile};
 
-struct Login {
-    url: String,
-    id: String,
-    key: String,
+/// Seconds before its end at which a kept token is no longer used.
+const MARGIN: i64 = 30;
+
+/// Calls of one identity at one gateway.
+#[derive(Clone)]
+pub struct Session {
+    client: Client,
+    login: Arc<Login>,
+    token: Arc<Mutex<Option<String>>>,
 }
 
-fn flag(leaf: &ArgMatches, name: &str) -> Option<String> {
-    leaf.get_one::<String>(&format!("g:{name}")).cloned()
-}
+impl Session {
+    /// Finds the gateway and the identity; asks nobody yet.
+    pub fn open(leaf: &ArgMatches) -> Result<Self, Failed> {
+        Self::new(leaf, locate::login(leaf)?)
+    }
 
-fn env(name: &str) -> Option<String> {
-    ["VOLVELLE_", "AKEYLESS_"].iter().find_map(|p| std::env::var(format!("{p}{name}")).ok()).filter(|v| !v.is_empty())
-}
-
-fn home() -> PathBuf {
-    etcetera::home_dir().unwrap_or_default()
-}
-
-fn login(leaf: &ArgMatches) -> Result<Login, Failed> {
-    let mut out = Login { url: "http://127.0.0.1:8080".to_owned(), id: String::new(), key: String::new() };
-    if let Some(dir) = flag(leaf, "data-dir") {
-        let file = Path::new(&dir).join("admin.json");
-        let text = std::fs::read_to_string(&file).map_err(|e| {
-            Failed::new(format!("cannot read {}: {e}", file.display()), "has `volvelle dev` run with this folder?")
-        })?;
-        let admin: Value =
-            serde_json::from_str(&text).map_err(|_| Failed::new(format!("{} is not JSON", file.display()), ""))?;
-        take(&mut out, |name| admin[if name == "gateway-url" { "url" } else { name }].as_str().map(str::to_owned));
-    } else {
-        let name = flag(leaf, "profile").unwrap_or_else(|| "default".to_owned());
-        let found = [".volvelle", ".akeyless"]
-            .iter()
-            .find_map(|d| std::fs::read_to_string(home().join(d).join("profiles").join(format!("{name}.toml"))).ok());
-        if let Some(profile) = found.and_then(|t| t.parse::<toml::Table>().ok()) {
-            let own = profile.get(&name).and_then(toml::Value::as_table).unwrap_or(&profile);
-            take(&mut out, |n| {
-                own.get(n).or_else(|| own.get(&n.replace('-', "_"))).and_then(toml::Value::as_str).map(str::to_owned)
-            });
+    /// A session of a known identity.
+    pub fn new(leaf: &ArgMatches, login: Login) -> Result<Self, Failed> {
+        let file = locate::flag(leaf, "ca-cert").or_else(|| locate::env(locate::CA_CERT));
+        let root = file
+            .map(|file| {
+                std::fs::read(&file)
+                    .map_err(|e| Failed::new(format!("cannot read the certificate {file}: {}", locate::plain(&e)), ""))
+            })
+            .transpose()?;
+        let client = Client::new(&login.url, root.as_deref())?;
+        if locate::is_open(&login.url) {
+            print::warning(&format!("{} is not encrypted: secrets can be read on the way", login.url));
         }
-        out.id = env("ACCESS_ID").unwrap_or(out.id);
-        out.key = env("ACCESS_KEY").unwrap_or(out.key);
-        out.url = env("GATEWAY_URL").unwrap_or(out.url);
+        let token = login.token.clone().or_else(|| kept(&login));
+        Ok(Self { client, login: Arc::new(login), token: Arc::new(Mutex::new(token)) })
     }
-    out.url = flag(leaf, "gateway-url").unwrap_or(out.url);
-    Ok(out)
-}
 
-fn take(out: &mut Login, get: impl Fn(&str) -> Option<String>) {
-    out.url = get("gateway-url").unwrap_or(std::mem::take(&mut out.url));
-    out.id = get("access-id").or_else(|| get("access_id")).unwrap_or_default();
-    out.key = get("access-key").or_else(|| get("access_key")).unwrap_or_default();
-}
-
-/// A client which is not signed in.
-pub fn connect(leaf: &ArgMatches) -> Result<Client, Failed> {
-    client(&login(leaf)?.url, leaf)
-}
-
-fn client(url: &str, leaf: &ArgMatches) -> Result<Client, Failed> {
-    let ca = flag(leaf, "ca-cert")
-        .map(std::fs::read)
-        .transpose()
-        .map_err(|e| Failed::new(format!("cannot read the certificate: {e}"), ""))?;
-    Ok(Client::new(url, ca.as_deref())?)
-}
-
-/// A signed-in client.
-pub async fn open(leaf: &ArgMatches) -> Result<Client, Failed> {
-    let login = login(leaf)?;
-    let mut client = client(&login.url, leaf)?;
-    if login.id.is_empty() {
-        return Err(Failed {
-            code: 4,
-            message: "nobody is signed in".to_owned(),
-            hint: "volvelle configure, --data-dir DIR or VOLVELLE_ACCESS_ID".to_owned(),
-        });
+    /// Who signs in.
+    pub fn login(&self) -> &Login {
+        &self.login
     }
-    let cache = home().join(".volvelle").join("tokens.json");
-    let mut tokens: Map<String, Value> =
-        std::fs::read_to_string(&cache).ok().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
-    let slot = format!("{} {}", login.url, login.id);
-    if let Some(token) = tokens.get(&slot).and_then(Value::as_str) {
+
+    /// Calls an operation.
+    pub async fn call(&self, operation: &str, params: Map<String, Value>) -> Result<Value, Failed> {
+        let kept = self.token.lock().await.clone();
+        let token = match &kept {
+            Some(token) => token.clone(),
+            None => self.renewed(None).await?,
+        };
+        let refused = match self.with(&token, operation, params.clone()).await {
+            Err(ClientError::Refused { status: 401, body })
+                if body.code == "unauthenticated" || body.code.is_empty() =>
+            {
+                body
+            }
+            other => return Ok(other?),
+        };
+        if kept.is_none() || self.login.token.is_some() {
+            return Err(ClientError::Refused { status: 401, body: refused }.into());
+        }
+        let token = self.renewed(Some(&token)).await?;
+        Ok(self.with(&token, operation, params).await?)
+    }
+
+    /// Calls an operation without signing in.
+    pub async fn call_unsigned(&self, operation: &str, params: Map<String, Value>) -> Result<Value, Failed> {
+        Ok(self.client.call(operation, params).await?)
+    }
+
+    async fn with(&self, token: &str, operation: &str, params: Map<String, Value>) -> Result<Value, ClientError> {
+        let mut client = self.client.clone();
         client.set_token(Some(token.to_owned()));
-        if client.call("validate-token", Map::new()).await.is_ok_and(|a| a["is_valid"] == true) {
-            return Ok(client);
+        client.call(operation, params).await
+    }
+
+    /// A token that is not `refused`; of many calls at once only one signs in.
+    async fn renewed(&self, refused: Option<&str>) -> Result<String, Failed> {
+        let mut held = self.token.lock().await;
+        if let Some(token) = held.as_deref().filter(|token| Some(*token) != refused) {
+            return Ok(token.to_owned());
         }
-        client.set_token(None);
+        let token = self.sign_in().await?;
+        *held = Some(token.clone());
+        Ok(token)
     }
-    let body = json!({"access-id": login.id, "access-key": login.key, "access-type": "access_key"});
-    let answer = client.call("auth", body.as_object().cloned().unwrap_or_default()).await?;
-    let token =
-        answer["token"].as_str().map(str::to_owned).ok_or_else(|| Failed::new("the gateway gave no token", ""))?;
-    tokens.insert(slot, Value::String(token.clone()));
-    // A cache that cannot be written only costs one more sign-in.
-    let _ = private(&cache, &Value::Object(tokens).to_string());
-    client.set_token(Some(token));
-    Ok(client)
+
+    /// Signs in and keeps the token.
+    pub async fn sign_in(&self) -> Result<String, Failed> {
+        let login = &self.login;
+        if login.id.is_empty() || login.key.is_empty() {
+            let missing = if login.id.is_empty() { "access id" } else { "access key" };
+            return Err(Failed::with(
+                DENIED,
+                format!("no {missing} is known for {}", login.url),
+                "run `volvelle configure`, give --data-dir DIR, or set VOLVELLE_ACCESS_ID and VOLVELLE_ACCESS_KEY",
+            ));
+        }
+        let body = json!({"access-id": login.id, "access-key": login.key, "access-type": "access_key"});
+        let answer =
+            self.client.call("auth", body.as_object().cloned().unwrap_or_default()).await.map_err(|error| {
+                let mut failed = Failed::from(error);
+                if failed.reason == "unauthenticated" {
+                    failed.message = format!("{} refuses {} with this access key", login.url, login.id);
+                    failed.hint = format!("the access id and key come from {}", login.from);
+                }
+                failed
+            })?;
+        let token = answer["token"].as_str().ok_or_else(|| Failed::new("the gateway gave no token", ""))?;
+        // A cache that cannot be written only costs one more sign-in.
+        let _ = keep(login, token, answer["creds"]["expiry"].as_i64().unwrap_or(0));
+        Ok(token.to_owned())
+    }
 }
 
-/// Writes a profile.
-pub fn configure(leaf: &ArgMatches) -> Result<(), Failed> {
-    let key = secrets::read("access-key", leaf.get_one::<String>("access-key").map_or("?", String::as_str))?;
-    let name = flag(leaf, "profile").unwrap_or_else(|| "default".to_owned());
-    let mut table = toml::Table::new();
-    table.insert("access_id".to_owned(), leaf.get_one::<String>("access-id").cloned().unwrap_or_default().into());
-    table.insert("access_key".to_owned(), key.into());
-    table.insert("access_type".to_owned(), "access_key".into());
-    if let Some(url) = flag(leaf, "gateway-url") {
-        table.insert("gateway_url".to_owned(), url.into());
-    }
-    let mut outer = toml::Table::new();
-    outer.insert(name.clone(), table.into());
-    let file = home().join(".volvelle").join("profiles").join(format!("{name}.toml"));
-    private(&file, &outer.to_string()).map_err(|e| Failed::new(format!("cannot write {}: {e}", file.display()), ""))?;
-    println!("wrote {}", file.display());
-    Ok(())
+fn cache() -> PathBuf {
+    profile::folder().join("tokens.json")
 }
 
-fn private(file: &Path, text: &str) -> std::io::Result<()> {
-    if let Some(dir) = file.parent() {
-        std::fs::create_dir_all(dir)?;
-    }
-    let part = file.with_extension(format!("{}.part", std::process::id()));
-    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?.write_all(text.as_bytes())?;
-    std::fs::rename(part, file)
+fn slot(login: &Login) -> String {
+    format!("{} {}", login.url, login.id)
+}
+
+/// All kept tokens; none if the file could have been read or written by others.
+fn all() -> Map<String, Value> {
+    let file = cache();
+    let private = std::fs::metadata(&file).is_ok_and(|meta| meta.permissions().mode() & 0o077 == 0);
+    let text = if private { std::fs::read_to_string(&file).ok() } else { None };
+    let tokens: Map<String, Value> = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let now = jiff::Timestamp::now().as_second();
+    tokens.into_iter().filter(|(_, kept)| kept["expiry"].as_i64().is_some_and(|end| end - MARGIN > now)).collect()
+}
+
+fn kept(login: &Login) -> Option<String> {
+    if login.id.is_empty() { None } else { all().get(&slot(login))?["token"].as_str().map(str::to_owned) }
+}
+
+fn keep(login: &Login, token: &str, expiry: i64) -> std::io::Result<()> {
+    let mut tokens = all();
+    tokens.insert(slot(login), json!({"token": token, "expiry": expiry}));
+    profile::private(&cache(), &Value::Object(tokens).to_string())
+}
+
+/// Drops the tokens kept for an access id.
+pub fn forget(id: &str) {
+    let mut tokens = all();
+    tokens.retain(|slot, _| slot.rsplit(' ').next() != Some(id));
+    // An old token left behind ends by itself.
+    let _ = profile::private(&cache(), &Value::Object(tokens).to_string());
 }

@@ -1,0 +1,66 @@
+//! Examples shown at the end of a command's help, and what else the command is called.
+
+use volvelle_api::Operation;
+
+/// What stands after the flags of an operation's help.
+pub fn of(op: &Operation) -> String {
+    let mut out = String::new();
+    let lines = lines(&op.name);
+    if !lines.is_empty() {
+        out.push_str("Examples:\n");
+        for line in lines {
+            out.push_str(&format!("  {line}\n"));
+        }
+        out.push('\n');
+    }
+    let others: Vec<&str> =
+        std::iter::once(&op.name).chain(&op.aliases).filter(|n| !op.cli.contains(n)).map(String::as_str).collect();
+    if !others.is_empty() {
+        out.push_str(&format!("Also spelled: {}. ", others.join(", ")));
+    }
+    out.push_str(&format!("API: POST /{}", op.name));
+    out
+}
+
+/// The examples of an operation.
+pub fn lines(operation: &str) -> &'static [&'static str] {
+    match operation {
+        "target-create-ssh" => &[
+            "volvelle target create ssh -n /prod/web1 --host web1 --ssh-username root \\",
+            "    --ssh-password",
+            "volvelle target create ssh -n /prod/web2 --host 10.0.0.2 --ssh-username rot \\",
+            "    --private-key @id_ed25519",
+        ],
+        "target-create-linked" => &[
+            "volvelle target create linked -n /prod/web --parent-target-name /prod/web1 \\",
+            "    --hosts 'web1;first,web2:2222'",
+        ],
+        "target-trust-host-key" => &[
+            "volvelle target trust-host-key -n /prod/web1",
+            "volvelle target trust-host-key -n /prod/web1 --fingerprint SHA256:…",
+        ],
+        "rotated-secret-create-ssh" => &[
+            "volvelle rotated-secret create ssh -n /prod/root --target-name /prod/web1 \\",
+            "    --rotator-type password --rotated-username root \\",
+            "    --authentication-credentials use-target-creds --auto-rotate --rotation-interval 30",
+        ],
+        "rotated-secret-get-value" => &[
+            "volvelle rotated-secret get-value -n /prod/web1-root",
+            "volvelle rotated-secret get-value -n /prod/web1-root --jsonpath '$.value.password'",
+        ],
+        "gateway-rotate-secret" => &[
+            "volvelle rotated-secret rotate -n /prod/web1-root",
+            "volvelle rotated-secret rotate --path '/prod/*' --at-once 4 --max-failures 1",
+        ],
+        "rotated-secret-repair" => &[
+            "volvelle rotated-secret repair -n /prod/web1-root",
+            "volvelle rotated-secret repair -n /prod/web1-root --rotated-password",
+        ],
+        "create-secret" => &["volvelle secret create -n /app/key --value @key.txt"],
+        "set-role-rule" => &["volvelle role set-rule -r /ops -p '/prod/*' -c read -c list"],
+        "assoc-role-am" => &["volvelle role assoc -r /ops -a /ci --sub-claims groups=admins,developers"],
+        "auth-method-create-api-key" => &["volvelle auth-method create api-key -n /ci --bound-ips 10.0.0.0/8"],
+        "audit-list" => &["volvelle audit list --object /prod/web1-root --limit 20"],
+        _ => &[],
+    }
+}
