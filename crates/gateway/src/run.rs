@@ -182,6 +182,7 @@ pub async fn production(path: &Path, first_account_file: Option<&Path>, shutdown
         std::fs::read_to_string(&config.quorum).with_context(|| format!("cannot read {}", config.quorum.display()))?;
     let quorum: QuorumConfig =
         toml::from_str(&text).with_context(|| format!("{} is no quorum configuration", config.quorum.display()))?;
+    let quorum = beside(quorum, &config.quorum);
     let store = Store::open(&config.store).await.context("the store cannot be opened")?;
     let mut gateway = Gateway::new(store, &quorum, &lease_name(&config.store, config.listen), Settings::default())?;
     if let Some(file) = first_account_file {
@@ -201,6 +202,15 @@ pub async fn production(path: &Path, first_account_file: Option<&Path>, shutdown
     tracing::info!(listen = %config.listen, "the gateway is ready");
     Box::pin(gateway.run(listener, Some(tls), shutdown)).await;
     Ok(())
+}
+
+/// Relative paths of a quorum configuration start at its own folder.
+fn beside(mut quorum: QuorumConfig, file: &Path) -> QuorumConfig {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    for path in [&mut quorum.roster, &mut quorum.identity.certificate, &mut quorum.identity.key] {
+        *path = folder.join(&*path);
+    }
+    quorum
 }
 
 /// One name per process: on a shared database a restarted gateway must not take the leases of another one for its own.
@@ -229,13 +239,16 @@ pub async fn first_account(
 
 /// The first account, its key in a file that must not exist yet.
 async fn first_account_into(app: &App, file: &Path, listen: SocketAddr) -> Result<()> {
-    let admin = crate::dev::admin(file, &format!("https://{listen}"))?;
-    match first_account(app, admin).await {
-        Ok(true) => {
-            tracing::info!(file = %file.display(), "the first account was made; its administrator's key is in the file")
-        }
-        Ok(false) => tracing::info!("the store has an account already: none was made"),
-        Err(error) => anyhow::bail!("the first account cannot be made: {error}"),
+    let mut tx = app.store.read().await?;
+    let founded = !accounts::list(&mut tx).await?.is_empty();
+    drop(tx);
+    if founded {
+        tracing::info!("the store has an account already: none was made");
+        return Ok(());
     }
+    let host = if listen.ip().is_unspecified() { "localhost".to_owned() } else { listen.ip().to_string() };
+    let admin = crate::dev::admin(file, &format!("https://{host}:{}", listen.port()))?;
+    first_account(app, admin).await.map_err(|error| anyhow::anyhow!("the first account cannot be made: {error}"))?;
+    tracing::info!(file = %file.display(), "the first account was made; its administrator's key is in the file");
     Ok(())
 }

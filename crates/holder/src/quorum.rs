@@ -48,7 +48,13 @@ pub struct QuorumConfig {
     /// The gateway's certificate and key.
     pub identity: IdentityFiles,
     /// Seconds a derived key may be kept; 0 = not at all.
+    #[serde(default = "usual_cache")]
     pub kek_cache_seconds: u64,
+}
+
+/// Seconds a derived key is kept when nobody says.
+const fn usual_cache() -> u64 {
+    30
 }
 
 /// Why a quorum did not do it.

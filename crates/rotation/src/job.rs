@@ -36,7 +36,15 @@ impl Jobs for SlotJobs {
         let seat = load(&self.parts, &rotation.slot).await.map_err(failed)?;
         let policy = seat.policy();
         let (parts, bells) = (self.parts.clone(), self.bells.clone());
-        Ok(Box::new(SlotJob { parts, bells, seat, policy, opened: BTreeMap::new(), target_version: None }))
+        Ok(Box::new(SlotJob {
+            parts,
+            bells,
+            seat,
+            policy,
+            opened: BTreeMap::new(),
+            target_version: None,
+            stranger: None,
+        }))
     }
 }
 
@@ -75,6 +83,8 @@ struct SlotJob {
     opened: BTreeMap<Version, Credential>,
     /// What the target's own record becomes with the settle.
     target_version: Option<TargetVersion>,
+    /// Why the peer is not the pinned one.
+    stranger: Option<String>,
 }
 
 impl SlotJob {
@@ -202,6 +212,10 @@ impl Job for SlotJob {
                 Ok(())
             }
             Err(failure) => {
+                // One host of many with another key is refused by its own pin; the others go on.
+                if failure.class == FailureClass::PeerIdentity && self.seat.host.is_empty() {
+                    self.stranger = Some(failure.message.clone());
+                }
                 if failure.class == FailureClass::Auth && self.seat.acting() == ActingAs::User {
                     self.spent(1, false).await;
                 }
@@ -267,8 +281,8 @@ impl Job for SlotJob {
             let after = self.parts.settings.breaker_after;
             breakers::failed(tx, (account, target), class.as_str(), now, after).await?;
         }
-        if state.class == Some(FailureClass::PeerIdentity) {
-            books::halt(tx, account, target, &rotation.message).await?;
+        if let Some(stranger) = &self.stranger {
+            books::halt(tx, account, target, stranger).await?;
         }
         books::close(tx, &self.seat, rotation, state, now).await
     }

@@ -47,6 +47,9 @@ pub enum StoreError {
     /// The address of the database is not understood.
     #[error("the store's address must start with sqlite:// or postgres://")]
     Address,
+    /// A newer program has changed the tables.
+    #[error("the database belongs to a newer version of Volvelle; upgrade this program")]
+    Newer,
     /// The database cannot be reached or does not work.
     #[error("the database is not available")]
     Unavailable(#[source] sqlx::Error),
