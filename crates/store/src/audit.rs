@@ -1,6 +1,8 @@
 //! The audit log: one hash chain per account. Each hash covers the one before, so nothing can be changed, left out or
 //! moved without every later hash showing it.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use volvelle_domain::ids::{AccountId, Micros};
@@ -8,7 +10,7 @@ use volvelle_domain::ids::{AccountId, Micros};
 use crate::db::{Row, Value, values};
 use crate::{StoreError, Tx};
 
-/// Entries written by one statement.
+/// Entries chained by one pass.
 const BATCH: usize = 500;
 
 /// Entries read by one statement.
@@ -112,6 +114,16 @@ pub async fn append(tx: &mut Tx, account: &AccountId, entries: &[Entry]) -> Resu
     Ok(())
 }
 
+/// Statements for many rows, few, and one: only so many different texts that each is prepared once. The numbered parameters of a
+/// statement cost the square of their number, so that more rows at a time would be slower.
+static INSERTS: LazyLock<[(usize, String); 3]> = LazyLock::new(|| {
+    [32, 8, 1].map(|rows| {
+        let row = |n: usize| format!("($1, ${}, ${}, ${}, ${})", n * 4 + 2, n * 4 + 3, n * 4 + 4, n * 4 + 5);
+        let all = (0..rows).map(row).collect::<Vec<_>>().join(", ");
+        (rows, format!("INSERT INTO audit (account, seq, at, entry, hash) VALUES {all}"))
+    })
+});
+
 async fn append_batch(tx: &mut Tx, account: &AccountId, entries: &[Entry]) -> Result<(), StoreError> {
     let count = i64::try_from(entries.len()).map_err(|_| StoreError::Forbidden("so many entries"))?;
     // The update locks the head, so that chains grow one transaction after the other.
@@ -123,19 +135,19 @@ async fn append_batch(tx: &mut Tx, account: &AccountId, entries: &[Entry]) -> Re
         .await?
         .ok_or(StoreError::NotFound("the account"))?;
     let (mut seq, mut hash) = (head.int(0)? - count, head.bytes(1, "an audit hash")?);
-    let mut sql = String::from("INSERT INTO audit (account, seq, at, entry, hash) VALUES ");
-    let mut arguments: Vec<Value> = Vec::with_capacity(entries.len() * 5);
-    for (n, entry) in entries.iter().enumerate() {
+    let mut rows: Vec<[Value; 4]> = Vec::with_capacity(entries.len());
+    for entry in entries {
         seq += 1;
         let text = serde_json::to_string(entry).map_err(|_| StoreError::Corrupt("an audit entry"))?;
         hash = link(&hash, seq, &text);
-        let first = n * 5 + 1;
-        let comma = if n == 0 { "" } else { ", " };
-        sql.push_str(&format!("{comma}(${first}, ${}, ${}, ${}, ${})", first + 1, first + 2, first + 3, first + 4));
-        arguments.extend(values![account.0.as_str(), seq, entry.at.0, text, hash.as_slice()]);
+        rows.push([seq.into(), entry.at.0.into(), text.into(), hash.as_slice().into()]);
     }
-    if !entries.is_empty() {
-        tx.execute(&sql, arguments).await?;
+    let mut rows = rows.into_iter();
+    for (size, sql) in INSERTS.iter() {
+        while rows.len() >= *size {
+            let arguments = values![account.0.as_str()].into_iter().chain(rows.by_ref().take(*size).flatten());
+            tx.execute(sql, arguments.collect()).await?;
+        }
     }
     tx.execute("UPDATE audit_heads SET hash = $2 WHERE account = $1", values![account.0.as_str(), hash.as_slice()])
         .await?;
