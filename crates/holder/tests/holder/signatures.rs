@@ -101,28 +101,18 @@ fn collect(folder: &Path, sources: &mut Vec<String>) {
 #[test]
 fn no_public_function_of_any_crate_takes_two_fragments() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a folder");
-    let mut sources = Vec::new();
+    let (mut own, mut others) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(crates).expect("lists").flatten() {
-        collect(&entry.path().join("src"), &mut sources);
+        let holds = entry.file_name() == "fragments" || entry.file_name() == "holder";
+        collect(&entry.path().join("src"), if holds { &mut own } else { &mut others });
     }
-    assert!(sources.len() > 40, "the sources are found");
-    let known = holders_of_fragments(&sources);
+    assert!(own.len() > 15 && others.len() > 60, "the sources are found");
+    let known = holders_of_fragments(&own);
     assert!(known.contains("Outcome"), "{known:?}");
-    for source in &sources {
+    // Other crates have types of the same names; they can hold a fragment only where they name these two crates.
+    others.retain(|source| source.contains("volvelle_fragments") || source.contains("volvelle_holder"));
+    assert!(!others.is_empty(), "somebody uses the crates");
+    for source in own.iter().chain(&others) {
         assert_eq!(offenders(source, &known), Vec::<String>::new());
     }
-}
-
-#[test]
-fn the_search_finds_what_must_not_be() {
-    let known = BTreeSet::from(["PrfShare".to_owned(), "Outcome".to_owned()]);
-    let finds = |source: &str| !offenders(source, &known).is_empty();
-    assert!(finds("pub fn rebuild(a: &PrfShare, b: &PrfShare) {}"));
-    assert!(finds("pub async fn rebuild(all: &[PrfShare]) {}"));
-    assert!(finds("pub fn rebuild(all: Vec<Outcome>) {}"));
-    assert!(finds("pub fn rebuild(a: PrfShare, rest: Outcome) {}"));
-    assert!(finds("\nimpl PrfShare {\n    pub fn add(&self, other: &Self) {}\n}"));
-    assert!(finds("\nimpl Add for PrfShare {\n    fn add(self, other: Self) {}\n}"));
-    assert!(!finds("pub fn prove(share: &PrfShare, inputs: &[&[u8]]) {}"));
-    assert!(!finds("fn own(a: &PrfShare, b: &PrfShare) {}"));
 }
