@@ -1,0 +1,6 @@
+//! x
+use anyhow::Result;
+/// x
+pub fn run(_names: Vec<String>) -> Result<()> {
+    Ok(())
+}
