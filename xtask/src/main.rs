@@ -36,7 +36,7 @@ fn command() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("demo") => demo::run(),
         Some("test") => test::run(),
-        Some("bench") => bench::run(std::env::args().skip(2).collect()),
+        Some("bench") => bench::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         Some("tidy") => tidy::run(),
         other => {
             eprint!("{USAGE}");
