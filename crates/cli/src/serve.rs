@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use volvelle_gateway::{dev, run};
-use volvelle_rotation::Settings;
+use volvelle_gateway::dev;
+use volvelle_gateway::run::{self, Settings};
 
 use crate::Failed;
 
@@ -33,14 +33,23 @@ pub fn commands() -> [Command; 2] {
                     .value_parser(value_parser!(u32).range(1..=1000))
                     .help("failed logins that may be caused on one account within half an hour; raise it only where nothing locks accounts"),
             ),
-        Command::new("gateway").about("Starts a gateway for production").arg(
-            Arg::new("config")
-                .long("config")
-                .value_name("FILE")
-                .required(true)
-                .value_parser(value_parser!(PathBuf))
-                .help("the configuration file"),
-        ),
+        Command::new("gateway")
+            .about("Starts a gateway for production")
+            .arg(
+                Arg::new("config")
+                    .long("config")
+                    .value_name("FILE")
+                    .required(true)
+                    .value_parser(value_parser!(PathBuf))
+                    .help("the configuration file"),
+            )
+            .arg(
+                Arg::new("first-account")
+                    .long("first-account")
+                    .value_name("FILE")
+                    .value_parser(value_parser!(PathBuf))
+                    .help("make the first account if there is none, and write its administrator's key to this file"),
+            ),
     ]
 }
 
@@ -71,7 +80,8 @@ pub fn gateway(leaf: &ArgMatches) -> Result<(), Failed> {
     let Some(config) = leaf.get_one::<PathBuf>("config").cloned() else {
         return Err(Failed::new("--config is needed", ""));
     };
-    serve(|shutdown| async move { run::production(&config, shutdown).await })
+    let first = leaf.get_one::<PathBuf>("first-account").cloned();
+    serve(|shutdown| async move { run::production(&config, first.as_deref(), shutdown).await })
 }
 
 fn serve<F: Future<Output = anyhow::Result<()>>>(work: impl FnOnce(CancellationToken) -> F) -> Result<(), Failed> {

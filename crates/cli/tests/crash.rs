@@ -55,29 +55,65 @@ async fn at_every_save(gateway: &mut DevGateway, host: &Host, lost: &mut u32) ->
     bail!("a rotation did not finish within {MOST_SAVES} saves")
 }
 
+/// Kills at random moments of rotations and of their recovery. After each, some stored value opens the account; every tenth time
+/// it is waited for that the current one does.
 async fn at_random_moments(gateway: &mut DevGateway, host: &Host, kills: u32, lost: &mut u32) -> Result<()> {
-    let mut longest = Duration::ZERO;
-    for _ in 0..kills {
-        let wait = Duration::from_micros(u64::from(random()?) % 600_000);
+    let (mut longest, mut under_way) = (Duration::ZERO, 0);
+    for n in 1..=kills {
+        let wait = Duration::from_micros(u64::from(random()?) % 500_000);
         let killed = tokio::time::timeout(wait, gateway.post("gateway-rotate-secret", json!({"name": NAME}))).await;
         drop(killed);
         gateway.kill9()?;
         gateway.restart().await?;
         let began = Instant::now();
-        *lost += u32::from(!settles(gateway, host).await?);
-        longest = longest.max(began.elapsed());
+        if newest_stage(gateway).await?.is_some_and(|stage| stage != "done" && stage != "failed") {
+            under_way += 1;
+        }
+        let opens = some_stored_value_opens(gateway, host).await?;
+        *lost += u32::from(!opens);
+        if n % 10 == 0 || n == kills {
+            *lost += u32::from(!settles(gateway, host).await?);
+            longest = longest.max(began.elapsed());
+        }
     }
-    report(&format!("longest time from start to settled: {} ms", longest.as_millis()));
+    report(&format!(
+        "{under_way} of {kills} kills hit a rotation; longest time from ready to settled: {} ms",
+        longest.as_millis()
+    ));
+    ensure!(under_way * 4 > kills, "the kills hardly ever hit a rotation");
     Ok(())
+}
+
+/// The stage of the newest rotation.
+async fn newest_stage(gateway: &mut DevGateway) -> Result<Option<String>> {
+    let rotations = succeed(gateway, "rotation-list", json!({"name": NAME, "limit": 1})).await?;
+    Ok(rotations["rotations"][0]["stage"].as_str().map(str::to_owned))
+}
+
+/// Whether one of the versions that are kept is what the real account has.
+async fn some_stored_value_opens(gateway: &mut DevGateway, host: &Host) -> Result<bool> {
+    for _ in 0..20 {
+        let item = succeed(gateway, "describe-item", json!({"name": NAME, "show-versions": true})).await?;
+        for version in item["item_versions"].as_array().into_iter().flatten() {
+            let asked = json!({"name": NAME, "version": version["version"]});
+            let (status, answer) = gateway.post("rotated-secret-get-value", asked).await?;
+            let opens =
+                answer["value"]["password"].as_str().map(|password| host.shadow_is("root", password)).transpose()?;
+            if status == 200 && opens == Some(true) {
+                return Ok(true);
+            }
+        }
+        // The account may have been changed between reading it and reading the versions.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(false)
 }
 
 /// Waits until no rotation is open and the stored value is that of the real account; false when it never becomes so.
 async fn settles(gateway: &mut DevGateway, host: &Host) -> Result<bool> {
     let deadline = Instant::now() + SETTLE_LIMIT;
     while Instant::now() < deadline {
-        let rotations = succeed(gateway, "rotation-list", json!({"name": NAME, "limit": 1})).await?;
-        let newest = rotations["rotations"][0]["stage"].as_str().unwrap_or("done").to_owned();
-        let over = matches!(newest.as_str(), "done" | "failed");
+        let over = newest_stage(gateway).await?.is_none_or(|stage| stage == "done" || stage == "failed");
         if over && host.shadow_is("root", &value(gateway).await?)? {
             return Ok(true);
         }

@@ -64,6 +64,61 @@ async fn a_linked_target_reports_each_host_and_keeps_what_each_host_has() -> Res
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_backup_is_noticed_shown_and_repaired() -> Result<()> {
+    let mut gateway = DevGateway::start().await?;
+    let host = Host::start(HostKind::Debian)?;
+    create(&mut gateway, &host, "root").await?;
+    let secret = json!({"name": "/e2e/app", "target-name": "/e2e/target", "rotator-type": "password", "rotated-username": "app1",
+        "rotated-password": INITIAL_PASSWORD, "authentication-credentials": "use-target-creds"});
+    succeed(&mut gateway, "rotated-secret-create-ssh", secret).await?;
+    succeed(&mut gateway, "gateway-rotate-secret", json!({"name": "/e2e/app"})).await?;
+    let read = succeed(&mut gateway, "rotated-secret-get-value", json!({"name": "/e2e/app"})).await?;
+    assert!(read["last_verified_at"].is_string());
+    gateway.stop().await?;
+    let (data, backup) = (gateway.data_dir(), tempfile::tempdir()?);
+    copy_database(&data, backup.path())?;
+    gateway.restart().await?;
+    succeed(&mut gateway, "gateway-rotate-secret", json!({"name": "/e2e/app"})).await?;
+    // The watermark follows the database with a short delay.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    gateway.stop().await?;
+    copy_database(backup.path(), &data)?;
+    gateway.restart().await?;
+    let read = succeed(&mut gateway, "rotated-secret-get-value", json!({"name": "/e2e/app"})).await?;
+    assert!(read["last_verified_at"].is_null() && read["warning"].is_string(), "a stale value is called verified");
+    let mut status = String::new();
+    for _ in 0..100 {
+        let item = succeed(&mut gateway, "describe-item", json!({"name": "/e2e/app"})).await?;
+        status =
+            item["item_general_info"]["rotated_secret_details"]["rotator_status"].as_str().unwrap_or("").to_owned();
+        if status == "OutOfSync" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(status, "OutOfSync");
+    let (status, refused) = gateway.post("gateway-rotate-secret", json!({"name": "/e2e/app"})).await?;
+    assert!(status >= 400 && refused["code"] == "rotation_out_of_sync", "{status} {refused}");
+    let repaired = succeed(&mut gateway, "rotated-secret-repair", json!({"name": "/e2e/app"})).await?;
+    assert_eq!(repaired["hosts"][0]["action"], "reapplied", "{repaired}");
+    assert!(host.shadow_is("app1", &value(&mut gateway, "/e2e/app").await?)?);
+    Ok(())
+}
+
+fn copy_database(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    for name in ["volvelle.db", "volvelle.db-wal", "volvelle.db-shm"] {
+        match std::fs::remove_file(to.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        if from.join(name).exists() {
+            std::fs::copy(from.join(name), to.join(name))?;
+        }
+    }
+    Ok(())
+}
+
 async fn create(gateway: &mut DevGateway, host: &Host, user: &str) -> Result<()> {
     let target = json!({"name": "/e2e/target", "host": host.addr.ip().to_string(), "port": "22",
         "ssh-username": user, "ssh-password": INITIAL_PASSWORD});

@@ -3,12 +3,22 @@
 //! Rights needed: to act as the target, root or sudo for `chpasswd -e` (and to read `/etc/shadow`, so that the outcome is
 //! read and not tried); to act as the account itself, nothing but a login.
 //!
-//! The password never appears in an argument list: hashes and passwords travel on standard input or to a prompt.
+//! The password never appears in an argument list: hashes and passwords travel on standard input or to a prompt. One rotation
+//! costs one handshake and three commands where the acting credential is not the one that changes.
 
-mod methods;
+mod change;
+mod custom;
+mod kept;
+mod key;
+mod login;
+mod policy;
+mod probe;
 mod session;
 mod shadow;
+mod survey;
+mod visit;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +30,8 @@ use volvelle_domain::connector::{
 };
 use volvelle_domain::ids::Entropy;
 use volvelle_domain::{Credential, password};
+
+use visit::Visit;
 
 /// A host that is reached over SSH.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -68,21 +80,39 @@ impl Default for SshTarget {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct SshSecret {
-    /// The account to rotate (rotator type `password`).
+    /// The account to rotate (rotator types `password` and `key`).
+    #[schemars(extend("x-details" = "rotated_username"))]
     pub rotated_username: String,
     /// Its present password; may be left out when the target's credential acts.
     #[schemars(extend("x-secret" = true))]
     pub rotated_password: String,
+    /// A command of your own that makes the change, run by `sh` as the acting user. `{{USERNAME}}`, `{{NEW_PASSWORD}}` and
+    /// `{{OLD_PASSWORD}}` stand for the values, which travel on standard input and are in no process list; they are also in the
+    /// environment as `VOLVELLE_USERNAME`, `VOLVELLE_NEW_PASSWORD` and `VOLVELLE_OLD_PASSWORD`. Do not pass them on to another
+    /// program as arguments: that program's arguments can be seen on the host. Exit status 0 means done.
+    #[schemars(extend("x-details" = "rotation_statement"))]
+    pub rotator_custom_cmd: String,
+    /// The present private key in base64 (rotator type `key`); may be left out when the target's credential acts.
+    #[schemars(extend("x-secret" = true))]
+    pub key_data_base64: String,
+    /// Algorithm of new keys: ED25519 (default), RSA2048, RSA3072, RSA4096, ECDSA256, ECDSA384 or ECDSA521.
+    #[schemars(extend("x-details" = "key_algorithm"))]
+    pub key_algorithm: String,
+    /// The file that holds the account's public keys, absolute or relative to its home folder; `.ssh/authorized_keys` if empty.
+    #[schemars(extend("x-details" = "public_key_remote_path"))]
+    pub public_key_remote_path: String,
 }
 
 const ROTATOR_TYPES: &[RotatorType] = &[
     RotatorType { name: "password", wire_name: "user-pass-rotator", summary: "the password of a given user" },
     RotatorType { name: "target", wire_name: "target-rotator", summary: "the password of the target's own user" },
+    RotatorType { name: "key", wire_name: "key-rotator", summary: "the key pair of a given user" },
 ];
 
 /// The connector for kind `ssh`.
 pub struct Ssh {
     declaration: Declaration,
+    kept: Arc<kept::Kept>,
 }
 
 impl Default for Ssh {
@@ -97,6 +127,7 @@ impl Default for Ssh {
                 rotator_types: ROTATOR_TYPES,
                 capabilities: Capabilities { witness_read: true, pinned_identity: true, linked: true },
             },
+            kept: Arc::default(),
         }
     }
 }
@@ -109,6 +140,16 @@ fn config(message: impl Into<String>, hint: impl Into<String>) -> Failure {
 /// A timed-out call.
 fn timed_out() -> Failure {
     Failure::new(FailureClass::Timeout, "the host did not answer in time", "check the host's load and the network")
+}
+
+/// The connection ended before the answer came.
+fn broken(when: &str) -> Failure {
+    Failure::new(FailureClass::Unreachable, format!("the connection broke {when}"), "try again")
+}
+
+/// The server lets the user in and runs no command for it.
+fn runs_nothing() -> Failure {
+    Failure::new(FailureClass::Privilege, "the host runs no commands for the acting user", "give it a login shell")
 }
 
 /// Names that need no quoting anywhere and are what `useradd` admits.
@@ -145,12 +186,23 @@ impl Connector for Ssh {
     fn check_secret(&self, call: &Call<'_>, initial: &Credential) -> Result<(), Failure> {
         if !ROTATOR_TYPES.iter().any(|t| t.name == call.rotator_type) {
             return Err(config(
-                format!("rotator-type {:?} is not one of password, target", call.rotator_type),
-                "set rotator-type to password or target",
+                format!("rotator-type {:?} is not one of password, target, key", call.rotator_type),
+                "set rotator-type to password, target or key",
             ));
+        }
+        let param = |name: &str| call.params.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+        let command = param("rotator-custom-cmd");
+        if !command.trim().is_empty() {
+            custom::check(command)?;
         }
         let user = initial.expose_text("username").unwrap_or_default();
         check_username(user, if call.rotator_type == "target" { "ssh-username" } else { "rotated-username" })?;
+        if call.rotator_type == "key" {
+            return check_key(call, initial, &param);
+        }
+        if call.rotator_type == "target" && call.target.secret.field("private-key").is_some() {
+            return Ok(());
+        }
         if call.acting == ActingAs::User && initial.field("password").is_none() {
             return Err(config(
                 "rotated-password is needed when the account changes its own password",
@@ -171,6 +223,9 @@ impl Connector for Ssh {
         }
         let user = session::text(given, "rotated-username");
         check_username(user, "rotated-username")?;
+        if rotator_type == "key" {
+            return key::initial(user, given.secret.field("key-data-base64"));
+        }
         let credential = Credential::default().with("username", user.into());
         Ok(match given.secret.field("rotated-password") {
             Some(password) => credential.with("password", password.clone()),
@@ -197,6 +252,10 @@ impl Connector for Ssh {
 
     fn generate(&self, call: &Call<'_>, policy: &PasswordPolicy, entropy: &dyn Entropy) -> Result<Credential, Failure> {
         let user = call.current.expose_text("username").unwrap_or_default();
+        if call.rotator_type == "key" {
+            let algorithm = call.params.get("key-algorithm").and_then(serde_json::Value::as_str);
+            return key::generate(user, algorithm.unwrap_or_default(), entropy);
+        }
         let password = password::generate(policy, entropy)
             .map_err(|error| config(error.to_string(), "change the password policy"))?;
         Ok(Credential::user_password(user, password))
@@ -207,17 +266,56 @@ impl Connector for Ssh {
         tokio::time::timeout(timeout, learned).await.unwrap_or_else(|_| Err(timed_out())).map(Some)
     }
 
-    async fn preflight(&self, call: &Call<'_>, _policy: &PasswordPolicy) -> Result<Preflight, Failure> {
-        let run = methods::preflight(call);
+    async fn preflight(&self, call: &Call<'_>, policy: &PasswordPolicy) -> Result<Preflight, Failure> {
+        let visit = Visit::new(call, &self.kept);
+        let run = async {
+            if call.rotator_type == "key" {
+                key::preflight(&visit).await
+            } else {
+                change::preflight(&visit, policy).await
+            }
+        };
         tokio::time::timeout(call.timeout, run).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
     async fn apply(&self, call: &Call<'_>, candidate: &Credential) -> ApplyOutcome {
-        let run = methods::apply(call, candidate);
-        tokio::time::timeout(call.timeout, run).await.unwrap_or_else(|_| ApplyOutcome::Ambiguous(timed_out()))
+        let visit = Visit::new(call, &self.kept);
+        let run = async {
+            if call.rotator_type == "key" {
+                key::apply(&visit, candidate).await
+            } else {
+                change::apply(&visit, candidate).await
+            }
+        };
+        match tokio::time::timeout(call.timeout, run).await {
+            Ok(outcome) => outcome,
+            Err(_) if visit.has_sent() => ApplyOutcome::Ambiguous(timed_out()),
+            Err(_) => ApplyOutcome::NotReached(timed_out()),
+        }
     }
 
     async fn probe(&self, call: &Call<'_>, credentials: &[&Credential]) -> ProbeReport {
-        methods::probe(call, credentials).await
+        let visit = Visit::new(call, &self.kept);
+        if call.rotator_type == "key" {
+            key::probe(&visit, credentials).await
+        } else {
+            probe::passwords(&visit, credentials).await
+        }
     }
+}
+
+/// What rotator type `key` needs.
+fn check_key<'a>(call: &Call<'_>, initial: &Credential, param: &dyn Fn(&str) -> &'a str) -> Result<(), Failure> {
+    key::check_algorithm(param("key-algorithm"))?;
+    key::check_path(param("public-key-remote-path"))?;
+    if !param("rotator-custom-cmd").trim().is_empty() {
+        return Err(config("rotator-custom-cmd changes passwords, not keys", "leave it out with rotator-type key"));
+    }
+    if call.acting == ActingAs::User && initial.field("private_key").is_none() {
+        return Err(config(
+            "key-data-base64 is needed when the account changes its own key",
+            "give key-data-base64, or set authentication-credentials to use-target-creds",
+        ));
+    }
+    Ok(())
 }

@@ -12,6 +12,15 @@ use volvelle_domain::ids::Entropy;
 use volvelle_domain::{Credential, Secret};
 use volvelle_testkit::hosts::{Host, HostKind, INITIAL_PASSWORD};
 
+#[path = "connectors/accounts.rs"]
+mod accounts;
+#[path = "connectors/custom.rs"]
+mod custom;
+#[path = "connectors/faults.rs"]
+mod faults;
+#[path = "connectors/keys.rs"]
+mod keys;
+
 struct Os;
 
 impl Entropy for Os {
@@ -158,7 +167,7 @@ async fn a_changed_host_key_stops_everything_before_a_password_is_sent() {
     assert!(failure.message.contains("SHA256:"), "{failure:?}");
     let candidate = Credential::user_password("app1", "Never-Sent-123".into());
     assert!(matches!(ssh.apply(&case.call(), &candidate).await, ApplyOutcome::Rejected(_)));
-    assert!(!host.server_log().expect("a log").contains("Failed password"), "no password was tried");
+    assert_eq!(failures(&host), 0, "no password was tried");
     let unpinned = Call { pinned: &[], ..case.call() };
     let failure = ssh.preflight(&unpinned, &PasswordPolicy::default()).await.expect_err("stops");
     assert_eq!(failure.class, FailureClass::PeerIdentity);
@@ -198,7 +207,8 @@ async fn an_old_device_is_reached_only_by_flag() {
 
 /// Failed logins that the server itself counted.
 fn failures(host: &Host) -> usize {
-    host.server_log().expect("a log").lines().filter(|line| line.starts_with("Failed ")).count()
+    let counts = |line: &&str| line.starts_with("Failed password") || line.contains("PAM: Authentication failure");
+    host.server_log().expect("a log").lines().filter(counts).count()
 }
 
 /// Changes the server's configuration and makes it read it again.
@@ -283,7 +293,7 @@ async fn a_policy_that_asks_again_is_a_rejection_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_without_chpasswd_or_without_passwords_are_rotated() {
-    for kind in [HostKind::Busybox, HostKind::KeyOnly] {
+    for kind in [HostKind::Busybox, HostKind::KeyOnly, HostKind::Tinyssh] {
         let host = Host::start(kind).expect("starts");
         let mut case = Case::new(&host, "root", ActingAs::Target, "app1").await;
         if kind != HostKind::Busybox {
@@ -293,17 +303,6 @@ async fn hosts_without_chpasswd_or_without_passwords_are_rotated() {
         assert!(host.shadow_is("app1", &new).expect("ground truth"), "{kind:?}");
         assert_eq!(outcomes[0], ProbeOutcome::Opens(Evidence::WitnessRead), "{kind:?}");
     }
-}
-
-/// tinysshd serves one channel per connection, which is not supported; it must not be told as a missing account.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_of_one_channel_is_not_told_as_a_missing_account() {
-    let host = Host::start(HostKind::Tinyssh).expect("starts");
-    let mut case = Case::new(&host, "root", ActingAs::Target, "app1").await;
-    case.target.secret = Credential::default().with("private-key", host.private_key().into());
-    let ssh = registry().get("ssh").expect("is there");
-    let failure = ssh.preflight(&case.call(), &PasswordPolicy::default()).await.expect_err("not supported");
-    assert_eq!(failure.class, FailureClass::Unreachable, "{failure:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -105,6 +105,62 @@ pub fn capabilities(roles: &[Role], asker: &Asker<'_>, rule_type: &str, path: &s
     granted
 }
 
+/// Whether everything that `rule` grants, to whomever and for as long as it lives, the asker has already. Careful rather than
+/// exact: it may say no to what he has, never yes to what he has not. Rights that come from his claims he cannot pass on.
+#[must_use]
+pub fn covers(roles: &[Role], asker: &Asker<'_>, rule: &RoleRule) -> bool {
+    if denies(rule) {
+        return true;
+    }
+    let own: Vec<(&RoleAssoc, &RoleRule)> = roles
+        .iter()
+        .flat_map(|role| role.assocs.iter().flat_map(move |assoc| role.rules.iter().map(move |own| (assoc, own))))
+        .filter(|(_, own)| own.rule_type == rule.rule_type && is_live(own, asker.now))
+        .filter(|(assoc, _)| association_applies(assoc, asker))
+        .collect();
+    if own
+        .iter()
+        .any(|(assoc, own)| denies(own) && may_overlap(&own.path, &rule.path, asker.claims, assoc.case_sensitive))
+    {
+        return false;
+    }
+    let outlasts = |own: &RoleRule| match (end(own), end(rule)) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(own), Some(wanted)) => own >= wanted,
+    };
+    let has = |own: &RoleRule, word: &String| word == LIST || own.capabilities.contains(word);
+    let grants: Vec<&RoleRule> = own
+        .into_iter()
+        .map(|(_, own)| own)
+        .filter(|own| !own.capabilities.is_empty() && outlasts(own) && path_covers(&own.path, &rule.path))
+        .collect();
+    rule.capabilities.iter().all(|word| grants.iter().any(|own| has(own, word)))
+}
+
+/// Whether the rule takes away instead of granting.
+#[must_use]
+pub fn denies(rule: &RoleRule) -> bool {
+    rule.capabilities.iter().any(|capability| capability == DENY)
+}
+
+/// Every capability that a rule of this type can grant.
+#[must_use]
+pub fn grantable(rule_type: &str) -> &'static [&'static str] {
+    const ACCESS: &[&str] = &[
+        "create",
+        "read",
+        "update",
+        "delete",
+        LIST,
+        "allow_access",
+        "request_access",
+        "justify_access_only",
+        "approval_authority",
+    ];
+    if matches!(rule_type, "sra-rule" | "ara-rule") { ACCESS } else { &ACCESS[..5] }
+}
+
 /// Checks a rule before it is stored.
 ///
 /// # Errors
@@ -137,18 +193,18 @@ pub fn check(path: &str, rule_type: &str, capabilities: &[String]) -> Result<(),
 }
 
 fn check_capability(rule_type: &str, word: &str) -> Result<(), RuleError> {
-    let access = matches!(rule_type, "sra-rule" | "ara-rule");
-    match word {
-        "read" | "create" | "update" | "delete" | LIST | DENY => Ok(()),
-        "allow_access" | "request_access" | "justify_access_only" | "approval_authority" if access => Ok(()),
-        _ => Err(RuleError::UnknownCapability),
-    }
+    if word == DENY || grantable(rule_type).contains(&word) { Ok(()) } else { Err(RuleError::UnknownCapability) }
 }
 
 /// Whether the rule's life has not ended.
 #[must_use]
 pub fn is_live(rule: &RoleRule, now: Micros) -> bool {
-    rule.ttl_minutes <= 0 || now < rule.set_at.plus_seconds(rule.ttl_minutes.saturating_mul(60))
+    end(rule).is_none_or(|end| now < end)
+}
+
+/// When the rule's life ends, if it does.
+fn end(rule: &RoleRule) -> Option<Micros> {
+    (rule.ttl_minutes > 0).then(|| rule.set_at.plus_seconds(rule.ttl_minutes.saturating_mul(60)))
 }
 
 /// Whether the association is the asker's and its claims are met: every key, by any of its values.
@@ -227,6 +283,46 @@ fn path_matches(rule: &str, path: &[char], claims: &SubClaims, case_sensitive: b
         }
     }
     open_end || reach[path.len()]
+}
+
+/// Whether `own` matches every path that `wanted` can match. A wildcard of `wanted` is taken as a letter that only a wildcard
+/// of `own` accepts.
+fn path_covers(own: &str, wanted: &str) -> bool {
+    let (body, open_end) = widened(wanted);
+    let letters: Vec<char> = body.chars().collect();
+    // A claim of the asker could spell the very letter that stands for a wildcard.
+    !own.contains("{{") && (!open_end || own.ends_with('*')) && path_matches(own, &letters, &SubClaims::new(), true)
+}
+
+/// Whether some path may be matched by both. It may say yes where there is none.
+fn may_overlap(deny: &str, wanted: &str, claims: &SubClaims, case_sensitive: bool) -> bool {
+    let (body, open_end) = widened(wanted);
+    let (own, own_open) = widened(deny);
+    let letters = |text: &str| text.chars().collect::<Vec<char>>();
+    if !open_end && !body.contains('+') {
+        return path_matches(deny, &letters(&body), claims, case_sensitive);
+    }
+    if !own_open && !own.contains('+') {
+        let wanted = if open_end { format!("{body}*") } else { body };
+        return path_matches(&wanted, &letters(&own), claims, case_sensitive);
+    }
+    let (own, body) = (fixed(&own), fixed(&body));
+    own.starts_with(body) || body.starts_with(own)
+}
+
+/// A rule's path with its leading slash up to its first template or final `*`, and whether anything may follow.
+fn widened(path: &str) -> (String, bool) {
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    let (body, open_end) = match path.split_once("{{") {
+        Some((body, _)) => (body, true),
+        None => path.strip_suffix('*').map_or((path, false), |body| (body, true)),
+    };
+    (format!("{slash}{body}"), open_end)
+}
+
+/// What a path begins with for certain.
+fn fixed(body: &str) -> &str {
+    body.split_once('+').map_or(body, |(fixed, _)| fixed)
 }
 
 fn pieces(body: &str, claims: &SubClaims, case_sensitive: bool) -> Vec<Piece> {

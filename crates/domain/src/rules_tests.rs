@@ -153,6 +153,72 @@ fn bad_rules_are_named() {
     assert_eq!(check("/a", "item-rule", &[]), Err(RuleError::NoCapability));
 }
 
+fn covered(own: &[(&str, &[&str])], wanted: (&str, &[&str])) -> bool {
+    let own = own.iter().map(|(path, words)| rule(path, words)).collect();
+    covers(&[role(own, SubClaims::new(), true)], &asker(&SubClaims::new()), &rule(wanted.0, wanted.1))
+}
+
+#[test]
+fn nobody_covers_more_than_he_has() {
+    for (own, wanted, expected) in [
+        ("/*", "/a/+/{{groups}}/*", true),
+        ("*", "b", true),
+        ("/a/*", "/a/b", true),
+        ("/a/*", "/a/+", true),
+        ("/a/*", "/a/*", true),
+        ("/a/*", "/a/{{groups}}", true),
+        ("/a/*", "/a*", false),
+        ("/a/*", "/*", false),
+        ("/a/+", "/a/b", true),
+        ("/a/+", "/a/b+c", true),
+        ("/a/+", "/a/*", false),
+        ("/a/+", "/a/{{groups}}", false),
+        ("/a/+/c", "/a/+", false),
+        ("/a/++", "/a/+", false),
+        ("/a/++", "/a/+x", true),
+        ("/a/b", "/a/+", false),
+        ("/{{groups}}/*", "/x/*", false),
+    ] {
+        assert_eq!(covered(&[(own, &["read"])], (wanted, &["read"])), expected, "{own} covers {wanted}");
+    }
+    assert!(covered(&[("/*", &["read"])], ("/a", &["list"])), "any grant implies list");
+    assert!(!covered(&[("/*", &["read"])], ("/a", &["read", "update"])));
+    assert!(covered(&[("/*", &["read"]), ("/a/*", &["update"])], ("/a/b", &["read", "update"])));
+    assert!(covered(&[], ("/*", &["deny"])), "what denies grants nothing");
+    assert!(!covered(&[("/*", &["deny", "read"])], ("/a", &["read"])));
+}
+
+#[test]
+fn what_is_denied_to_him_he_cannot_grant() {
+    for (denied, wanted, expected) in [
+        ("/s/*", "/*", false),
+        ("/s/*", "/s/x", false),
+        ("/s/*", "/t/*", true),
+        ("/s/x", "/s/xy", true),
+        ("/s/x", "/s/+", false),
+        ("/s/x", "/s/y*", true),
+        ("/s/+/x", "/s/a/x", false),
+        ("/s/+/x", "/s/{{groups}}", false),
+        ("/{{groups}}/x", "/a/x", true),
+        ("/{{groups}}/x", "/a/*", false),
+    ] {
+        let own: [(&str, &[&str]); 2] = [("/*", &["read"]), (denied, &["deny"])];
+        assert_eq!(covered(&own, (wanted, &["read"])), expected, "denied {denied}, wanted {wanted}");
+    }
+}
+
+#[test]
+fn a_grant_does_not_outlive_the_granters_own() {
+    let none = SubClaims::new();
+    let lives = |minutes, from| RoleRule { ttl_minutes: minutes, set_at: Micros(from), ..rule("/*", &["read"]) };
+    let own = [role(vec![lives(10, 0)], SubClaims::new(), true)];
+    let at = Asker { now: Micros(60_000_000), ..asker(&none) };
+    assert!(covers(&own, &at, &lives(9, 60_000_000)));
+    assert!(!covers(&own, &at, &lives(10, 60_000_000)));
+    assert!(!covers(&own, &at, &lives(0, 60_000_000)));
+    assert!(!covers(&own, &Asker { now: Micros(600_000_000), ..at }, &lives(1, 0)));
+}
+
 /// The reference: plain recursion over the pattern, trying every length.
 fn naive_path(pattern: &[char], path: &[char]) -> bool {
     match pattern {
@@ -227,6 +293,43 @@ proptest! {
         prop_assert_eq!(&granted, &naive(&roles, now, &held, &path));
         for word in ["read", "create", "update", "delete", "list"] {
             prop_assert_eq!(allows(&roles, &asker, "item-rule", &path, word), granted.contains(word));
+        }
+    }
+
+    #[test]
+    fn whatever_a_covered_rule_grants_the_granter_had(
+        own in prop::collection::vec(any_role(), 1..4),
+        mut wanted in any_rule(),
+        template in prop::option::weighted(0.2, 0..3_usize),
+        held in prop::collection::btree_map("[kl]", prop::collection::vec("[ab+]{1,2}", 0..3), 0..3),
+        theirs in prop::collection::btree_map("[kl]", prop::collection::vec("[ab/+]{1,3}", 0..3), 0..3),
+        path in "/[ab/]{0,6}",
+        (minutes, later) in (0..3_i64, 0..4_i64),
+    ) {
+        if let Some(place) = template {
+            wanted.path.insert_str((place + 1).min(wanted.path.len()), "{{k}}");
+        }
+        wanted.set_at = Micros(minutes * 60_000_000);
+        let granter = Asker { now: wanted.set_at, ..asker(&held) };
+        if covers(&own, &granter, &wanted) {
+            let now = wanted.set_at.plus_seconds(later * 60);
+            let given = [role(vec![wanted], SubClaims::new(), true)];
+            for word in capabilities(&given, &Asker { now, ..asker(&theirs) }, "item-rule", &path) {
+                prop_assert!(allows(&own, &Asker { now, ..granter }, "item-rule", &path, &word), "{word} on {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn patterns_cover_and_overlap_as_their_paths_do(
+        own in "/[ab/+]{0,4}[*]?", wanted in "/[ab/+]{0,4}[*]?", path in "/[ab/]{0,6}",
+    ) {
+        let letters: Vec<char> = path.chars().collect();
+        let matches = |pattern: &str| naive_path(&pattern.chars().collect::<Vec<_>>(), &letters);
+        let none = SubClaims::new();
+        if matches(&wanted) {
+            prop_assert!(!path_covers(&own, &wanted) || matches(&own), "{own} does not cover {wanted}");
+            prop_assert!(!matches(&own) || may_overlap(&own, &wanted, &none, true), "{own} meets {wanted}");
         }
     }
 }

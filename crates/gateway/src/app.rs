@@ -183,17 +183,22 @@ impl App {
     }
 
     async fn operate(&self, call: Call) -> Result<(StatusCode, Value), ApiError> {
-        let index = self.by_name.get(&call.operation).ok_or_else(|| ApiError::UnknownCommand(call.operation.clone()))?;
+        let index =
+            self.by_name.get(&call.operation).ok_or_else(|| ApiError::UnknownCommand(call.operation.clone()))?;
         let op = &self.operations[*index];
         let normalised = quirks::normalise(&call.params, &op.params).map_err(|error| bad(&error.param, error.message));
         let raw = Params::new(call.params);
+        let token = raw.secret("token").or_else(|| raw.secret("uid-token"));
+        if token.is_none() && op.name != "auth" {
+            return Err(ApiError::Unauthenticated);
+        }
         let params = Params::new(normalised?);
         let status = StatusCode::from_u16(op.status).unwrap_or(StatusCode::OK);
         let from = ops::auth::From { remote: call.remote.ip(), forwarded: call.forwarded_for };
         if op.name == "auth" {
             return Ok((status, ops::auth::sign_in(self, &from, &params).await?));
         }
-        let token = raw.secret("token").or_else(|| raw.secret("uid-token")).ok_or(ApiError::Unauthenticated)?;
+        let token = token.ok_or(ApiError::Unauthenticated)?;
         if matches!(op.name.as_str(), "rotated-secret-get-value" | "get-rotated-secret-value") {
             return Ok((status, crate::reading::value(self, &token, &from, &params).await?));
         }
@@ -244,7 +249,8 @@ impl Operations for App {
             tracing::error!(operation, request_id = id, ?error, "a request was not done");
         }
         if self.by_name.contains_key(&operation) {
-            metrics::histogram!("volvelle_request_seconds", "operation" => operation).record(started.elapsed().as_secs_f64());
+            metrics::histogram!("volvelle_request_seconds", "operation" => operation)
+                .record(started.elapsed().as_secs_f64());
         }
         outcome
     }

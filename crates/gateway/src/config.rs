@@ -23,6 +23,10 @@ pub struct Config {
     pub store: String,
     /// The file that names the holders and this gateway's certificate for them.
     pub quorum: PathBuf,
+    /// Where it is remembered how far the database has come, so that a restored backup is noticed; beside the database for
+    /// SQLite if nothing is said.
+    #[serde(default)]
+    pub watermark: Option<PathBuf>,
 }
 
 /// Where the certificate and its key are.

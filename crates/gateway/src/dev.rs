@@ -21,12 +21,14 @@ use volvelle_store::Store;
 use crate::ApiError;
 use crate::children::{DirLock, supervise};
 use crate::credentials::{self, OsEntropy};
-use crate::run::{Gateway, first_account};
+use crate::run::{Gateway, Predecessor, first_account};
 
 /// Holders of a development set-up, and how many of them are needed.
 const HOLDERS: (u8, u8) = (3, 2);
 /// Time for the holders to make the first key.
 const FIRST_KEY: Duration = Duration::from_secs(60);
+/// Time for enough holders to come up again; without them the gateway serves all the same, and says so on each value.
+const HOLDERS_UP: Duration = Duration::from_secs(10);
 
 /// What `volvelle dev` was told.
 #[derive(Clone, Debug)]
@@ -55,12 +57,12 @@ pub async fn run(dev: Dev, shutdown: CancellationToken, ready: impl FnOnce(&str)
     let setup = local::prepare(&dev.dir.join("holders"), n, t)?;
     let holders = tokio::spawn(supervise(holder_program()?, setup.holder_configs.clone(), shutdown.clone()));
     let store = Store::open(&format!("sqlite://{}", dev.dir.join("volvelle.db").display())).await?;
-    let gateway = Gateway::new(store, &setup.quorum, "dev", dev.settings)?;
+    let mut gateway = Gateway::new(store, &setup.quorum, "dev", dev.settings)?;
     let outcome = async {
         let admin = admin(&dev.dir.join("admin.json"), &url)?;
         found(&gateway, admin, &shutdown).await?;
-        gateway.app.engine.bury_the_dead().await?;
-        anyhow::Ok(())
+        holders_up(&gateway).await;
+        gateway.make_ready(Predecessor::Dead, Some(dev.dir.join("watermark"))).await
     }
     .await;
     if let Err(error) = outcome {
@@ -96,7 +98,7 @@ fn holder_program() -> Result<PathBuf> {
 }
 
 /// The administrator's credentials. They are on the disk before the account is made: nobody is locked out by a crash.
-fn admin(file: &Path, url: &str) -> Result<(AccessId, Secret)> {
+pub(crate) fn admin(file: &Path, url: &str) -> Result<(AccessId, Secret)> {
     if let Ok(text) = std::fs::read_to_string(file) {
         let known: Value =
             serde_json::from_str(&text).with_context(|| format!("{} is not the file of a gateway", file.display()))?;
@@ -134,4 +136,17 @@ async fn found(gateway: &Gateway, admin: (AccessId, Secret), shutdown: &Cancella
             () = sleep(Duration::from_millis(100)) => {}
         }
     }
+}
+
+/// Waits until enough holders answer.
+async fn holders_up(gateway: &Gateway) {
+    let deadline = Instant::now() + HOLDERS_UP;
+    while Instant::now() < deadline {
+        let up = gateway.app.vault.quorum().status().await.iter().filter(|holder| holder.state == "up").count();
+        if up >= usize::from(HOLDERS.1) {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    tracing::warn!("too few fragment holders are up: values cannot be opened until they are");
 }

@@ -18,6 +18,7 @@ pub mod server;
 pub mod shape;
 pub mod throttle;
 pub mod trail;
+pub mod watermark;
 
 pub use error::ApiError;
 

@@ -3,8 +3,11 @@
 pub mod account;
 pub mod audit;
 pub mod auth;
+mod grants;
 pub mod items;
 pub mod locks;
+pub mod methods;
+pub mod roles;
 pub mod rotated;
 pub mod rotated_update;
 pub mod settings;
@@ -70,6 +73,29 @@ pub async fn run(ctx: &Ctx<'_>, name: &str, params: &Params) -> Answer {
         "audit-verify" => audit::verify(ctx).await,
         "validate-token" => Ok(auth::validate(ctx)),
         "revoke-token" => auth::revoke(ctx).await,
+        other => identities(ctx, other, params).await,
+    }
+}
+
+async fn identities(ctx: &Ctx<'_>, name: &str, params: &Params) -> Answer {
+    match name {
+        "auth-method-create-api-key" => methods::create(ctx, params).await,
+        "auth-method-update-api-key" => methods::update(ctx, params).await,
+        "auth-method-get" => methods::get(ctx, params).await,
+        "auth-method-list" => methods::list(ctx, params).await,
+        "auth-method-delete" => methods::delete(ctx, params).await,
+        "reset-access-key" => methods::reset(ctx, params).await,
+        "create-role" => roles::create(ctx, params).await,
+        "update-role" => roles::update(ctx, params).await,
+        "get-role" => roles::get(ctx, params).await,
+        "list-roles" => roles::list(ctx, params).await,
+        "delete-role" => roles::delete(ctx, params).await,
+        "set-role-rule" => roles::set_rule(ctx, params).await,
+        "delete-role-rule" => roles::delete_rule(ctx, params).await,
+        "assoc-role-am" => roles::associate(ctx, params).await,
+        "update-assoc" => roles::update_assoc(ctx, params).await,
+        "delete-assoc" => roles::delete_assoc(ctx, params).await,
+        "describe-permissions" => roles::permissions(ctx, params),
         other => Err(ApiError::UnknownCommand(other.to_owned())),
     }
 }

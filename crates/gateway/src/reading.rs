@@ -101,8 +101,10 @@ async fn answer(
     }
     let host = params.text("host");
     let chosen = if version == 0 { ready.current.clone() } else { older(ctx, item, version).await? };
-    let chosen: Vec<ItemVersion> =
-        chosen.into_iter().filter(|v| host.is_none_or(|h| v.host == h || v.host.split(':').next() == Some(h))).collect();
+    let chosen: Vec<ItemVersion> = chosen
+        .into_iter()
+        .filter(|v| host.is_none_or(|h| v.host == h || v.host.split(':').next() == Some(h)))
+        .collect();
     if chosen.is_empty() {
         return Err(missing(ctx, name, version, host));
     }

@@ -34,7 +34,9 @@ impl From<EngineError> for ApiError {
             EngineError::Store(error) => error.into(),
             EngineError::Quorum(error) => error.into(),
             EngineError::Failed(failure) => failure.into(),
-            EngineError::NotRotated => Self::BadParameter { param: "name".to_owned(), message: "it is no rotated secret".to_owned() },
+            EngineError::NotRotated => {
+                Self::BadParameter { param: "name".to_owned(), message: "it is no rotated secret".to_owned() }
+            }
             EngineError::Busy => Self::Conflict("a rotation of it is under way; try again when it is over".to_owned()),
             EngineError::OutOfSync => Self::Rotation {
                 code: "rotation_out_of_sync",

@@ -1,7 +1,7 @@
 //! Puts a gateway together and runs it until it is told to stop.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +13,17 @@ use tokio_util::sync::CancellationToken;
 use volvelle_domain::ids::{Clock, Micros};
 use volvelle_holder::Quorum;
 use volvelle_holder::quorum::QuorumConfig;
-use volvelle_rotation::{Engine, Parts, Settings, Vault};
+pub use volvelle_rotation::Settings;
+use volvelle_rotation::{Engine, Parts, Vault};
 use volvelle_store::{Store, accounts, items, tokens};
 
 use crate::app::App;
+use crate::children::DirLock;
 use crate::config::{self, Config};
 use crate::credentials::OsEntropy;
 use crate::server::{self, Limits, Operations};
 use crate::trail;
+use crate::watermark::Watermark;
 
 /// How often the gauges are brought up to date.
 const GAUGES: Duration = Duration::from_secs(15);
@@ -43,6 +46,8 @@ pub struct Gateway {
     /// Everything behind the front.
     pub app: Arc<App>,
     engine: Engine,
+    watermark: Option<Watermark>,
+    restored: bool,
 }
 
 impl Gateway {
@@ -65,15 +70,58 @@ impl Gateway {
         };
         let engine = Engine::new(parts);
         let app = Arc::new(App::new(engine.clone(), registry, trail::start(store), recorder()?));
-        Ok(Self { app, engine })
+        Ok(Self { app, engine, watermark: None, restored: false })
+    }
+
+    /// Makes ready for the work: leases of a dead predecessor are given back if `Predecessor::Dead`, and a restored database is
+    /// noticed.
+    ///
+    /// # Errors
+    /// The store or the watermark's file cannot be used.
+    pub async fn make_ready(&mut self, predecessor: Predecessor, watermark: Option<PathBuf>) -> Result<()> {
+        if predecessor == Predecessor::Dead {
+            self.engine.bury_the_dead().await?;
+        }
+        if let Some(watermark) = watermark.map(Watermark::new) {
+            self.restored = watermark.check(&self.app.store, &self.engine).await?;
+            self.watermark = Some(watermark);
+        }
+        Ok(())
     }
 
     /// Serves and rotates until `shutdown`.
     pub async fn run(self, listener: TcpListener, tls: Option<TlsAcceptor>, shutdown: CancellationToken) {
         let operations: Arc<dyn Operations> = Arc::clone(&self.app) as Arc<dyn Operations>;
         let front = server::serve(listener, tls, Limits::default(), operations, shutdown.clone());
-        tokio::join!(front, self.engine.run(shutdown.clone()), gauges(Arc::clone(&self.app), shutdown));
+        let (store, engine, stop) = (self.app.store.clone(), self.engine.clone(), shutdown.clone());
+        let follow = async {
+            if let Some(watermark) = &self.watermark {
+                watermark.follow(store, stop).await;
+            }
+        };
+        let stop = shutdown.clone();
+        let ask = async {
+            if self.restored {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    asked = engine.ask_everything() => if let Err(error) = asked {
+                        tracing::error!(%error, "not every secret could be verified after the restore");
+                    },
+                }
+            }
+        };
+        let gauges = gauges(Arc::clone(&self.app), shutdown.clone());
+        tokio::join!(front, self.engine.run(shutdown), gauges, follow, ask);
     }
+}
+
+/// What is known of the process that had this gateway's name before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Predecessor {
+    /// It is dead for sure: nobody else can have this database.
+    Dead,
+    /// It may live on.
+    Unknown,
 }
 
 fn recorder() -> Result<PrometheusHandle> {
@@ -122,23 +170,34 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
     Ok(())
 }
 
-/// Runs `volvelle gateway --config FILE`.
+/// Runs `volvelle gateway --config FILE`. With `first_account_file` an empty store gets its first account, whose administrator's
+/// key is written there.
 ///
 /// # Errors
 /// A file is missing, wrong, or secret and readable by everybody; the store or the address cannot be used.
-pub async fn production(path: &Path, shutdown: CancellationToken) -> Result<()> {
+pub async fn production(path: &Path, first_account_file: Option<&Path>, shutdown: CancellationToken) -> Result<()> {
     let config = Config::load(path)?;
     let tls = config::acceptor(&config.tls)?;
-    let text = std::fs::read_to_string(&config.quorum)
-        .with_context(|| format!("cannot read {}", config.quorum.display()))?;
+    let text =
+        std::fs::read_to_string(&config.quorum).with_context(|| format!("cannot read {}", config.quorum.display()))?;
     let quorum: QuorumConfig =
         toml::from_str(&text).with_context(|| format!("{} is no quorum configuration", config.quorum.display()))?;
     let store = Store::open(&config.store).await.context("the store cannot be opened")?;
-    let gateway = Gateway::new(store, &quorum, &lease_name(&config.store, config.listen), Settings::default())?;
-    if config.store.starts_with("sqlite") {
-        gateway.engine.bury_the_dead().await?;
+    let mut gateway = Gateway::new(store, &quorum, &lease_name(&config.store, config.listen), Settings::default())?;
+    if let Some(file) = first_account_file {
+        first_account_into(&gateway.app, file, config.listen).await?;
     }
-    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+    let sqlite = config.store.strip_prefix("sqlite://").map(PathBuf::from);
+    // Whoever has the file's lock is the only gateway on it.
+    let _lock = match sqlite.as_deref().and_then(Path::parent) {
+        Some(folder) => Some(DirLock::take(folder)?),
+        None => None,
+    };
+    let predecessor = if sqlite.is_some() { Predecessor::Dead } else { Predecessor::Unknown };
+    let watermark = config.watermark.clone().or_else(|| sqlite.map(|file| file.with_extension("watermark")));
+    gateway.make_ready(predecessor, watermark).await?;
+    let listener =
+        TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
     tracing::info!(listen = %config.listen, "the gateway is ready");
     gateway.run(listener, Some(tls), shutdown).await;
     Ok(())
@@ -166,4 +225,17 @@ pub async fn first_account(
     let rank = crate::ops::account::Rank::Operator;
     crate::ops::account::found(app.engine.parts(), "operator", admin, rank, None).await?;
     Ok(true)
+}
+
+/// The first account, its key in a file that must not exist yet.
+async fn first_account_into(app: &App, file: &Path, listen: SocketAddr) -> Result<()> {
+    let admin = crate::dev::admin(file, &format!("https://{listen}"))?;
+    match first_account(app, admin).await {
+        Ok(true) => {
+            tracing::info!(file = %file.display(), "the first account was made; its administrator's key is in the file")
+        }
+        Ok(false) => tracing::info!("the store has an account already: none was made"),
+        Err(error) => anyhow::bail!("the first account cannot be made: {error}"),
+    }
+    Ok(())
 }

@@ -197,7 +197,9 @@ impl Front {
             return Err(ApiError::UnknownCommand(String::new()));
         };
         let operation = operation.to_owned();
-        let forwarded = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok());
+        // Only the last one comes from the nearest gateway; those before may be the client's own.
+        let forwarded =
+            request.headers().get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
         let forwarded_for = forwarded.map(str::to_owned);
         let params = self.params(request).await?;
         let call = Call { operation, params, remote, forwarded_for, request_id: request_id.to_owned() };

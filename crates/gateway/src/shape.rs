@@ -1,5 +1,7 @@
 //! The JSON shapes that official clients parse.
 
+pub mod identity;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use volvelle_domain::account::Account;

@@ -247,7 +247,8 @@ impl Job for SlotJob {
         }
         let Some(source) = self.seat.resolved.source.clone() else { return Ok(()) };
         let credential = self.open(winner).await?;
-        self.target_version = books::target_version(&self.parts, &self.seat, &source, &credential).await.map_err(failed)?;
+        self.target_version =
+            books::target_version(&self.parts, &self.seat, &source, &credential).await.map_err(failed)?;
         Ok(())
     }
 
@@ -284,7 +285,12 @@ impl Job for SlotJob {
 }
 
 /// A password for all hosts of a batch, sealed in the slot for shared values; readers never see it there.
-pub(crate) async fn share_password(parts: &Parts, seat: &Seat, now: Micros, by: &str) -> Result<ItemVersion, EngineError> {
+pub(crate) async fn share_password(
+    parts: &Parts,
+    seat: &Seat,
+    now: Micros,
+    by: &str,
+) -> Result<ItemVersion, EngineError> {
     let call = seat.call(0, parts.settings.timing.call);
     let fresh = seat.connector.generate(&call, &seat.policy(), parts.entropy.as_ref())?;
     let password = fresh.field("password").cloned().unwrap_or_else(|| Secret::from(""));

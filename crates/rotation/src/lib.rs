@@ -9,6 +9,7 @@ mod engine;
 mod job;
 mod mend;
 mod planner;
+mod restore;
 mod seat;
 mod vault;
 mod worker;

@@ -11,12 +11,12 @@ use volvelle_domain::rotation::{Answer, Stage, adopt};
 use volvelle_store::versions::Slot;
 use volvelle_store::{StoreError, audit, items, rotations, slots, targets, versions};
 
+use crate::EngineError;
 use crate::books;
 use crate::engine::Engine;
 use crate::job::{self, SHARED};
 use crate::seat::{Resolved, Seat};
 use crate::worker::worded;
-use crate::EngineError;
 
 /// Versions compared with the target by a repair, newest first.
 const COMPARED: usize = 16;
@@ -58,7 +58,8 @@ impl Engine {
             let slot = Slot { account: account.id.clone(), item: item.id, host: host.clone() };
             let seat = job::load(self.parts(), &slot).await?;
             let mut tx = self.parts().store.read().await?;
-            let current = versions::open_set(&mut tx, &slot).await?.into_iter().find(|v| v.state == VersionState::Current);
+            let current =
+                versions::open_set(&mut tx, &slot).await?.into_iter().find(|v| v.state == VersionState::Current);
             drop(tx);
             let outcome = match &current {
                 None => ProbeOutcome::Unknown(Failure::new(
@@ -235,7 +236,10 @@ impl Engine {
         let current = versions::open_set(&mut tx, slot).await?.into_iter().find(|v| v.state == VersionState::Current);
         let done = own.is_some_and(|outcome| outcome.stage == Stage::Done);
         let (action, why) = match own {
-            Some(_) if done => ("reapplied", "no stored version opened the account; the target's privileged credential set a new one".to_owned()),
+            Some(_) if done => (
+                "reapplied",
+                "no stored version opened the account; the target's privileged credential set a new one".to_owned(),
+            ),
             Some(outcome) => ("out_of_sync", outcome.message.clone()),
             None => ("out_of_sync", "the rotation was not found".to_owned()),
         };
@@ -304,12 +308,7 @@ impl Engine {
         Ok(tx.commit().await?)
     }
 
-    async fn note_success(
-        &self,
-        tx: &mut volvelle_store::Tx,
-        item: &mut Item,
-        now: Micros,
-    ) -> Result<(), StoreError> {
+    async fn note_success(&self, tx: &mut volvelle_store::Tx, item: &mut Item, now: Micros) -> Result<(), StoreError> {
         books::refresh_versions(tx, item).await?;
         let seed = books::seed(&item.uid.0);
         if let Some(rotator) = item.rotator.as_mut() {

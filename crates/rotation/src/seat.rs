@@ -218,7 +218,10 @@ impl Seat {
             Some(halted) => Err(Failure::new(
                 FailureClass::PeerIdentity,
                 halted.clone(),
-                format!("compare the fingerprint, then run `volvelle target trust-host-key -n {}`", self.resolved.record.name),
+                format!(
+                    "compare the fingerprint, then run `volvelle target trust-host-key -n {}`",
+                    self.resolved.record.name
+                ),
             )),
             None => Ok(()),
         }

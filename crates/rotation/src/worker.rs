@@ -291,7 +291,8 @@ fn entry(rotation: &Rotation, object: &str, stage: Stage, now: Micros) -> audit:
         actor: rotation.requested_by.clone(),
         action: "rotate_item".to_owned(),
         object: object.to_owned(),
-        outcome: if matches!(stage, Stage::Failed | Stage::InDoubt | Stage::OutOfSync) { "failed" } else { "ok" }.to_owned(),
+        outcome: if matches!(stage, Stage::Failed | Stage::InDoubt | Stage::OutOfSync) { "failed" } else { "ok" }
+            .to_owned(),
         remote: String::new(),
         detail: format!("rotation {} ({}) {}", rotation.id, rotation.cause, stage.as_str()),
     }

@@ -11,10 +11,10 @@ use volvelle_domain::connector::{ActingAs, ApplyOutcome, Evidence, Failure, Fail
 use volvelle_domain::ids::{AccountId, Clock, ItemId, Micros, TargetId, Uid, Version};
 use volvelle_domain::item::{ItemVersion, VersionState};
 use volvelle_domain::rotation::{Stage, State};
-use volvelle_rotation::{Hands, Timing, Worker};
+use volvelle_rotation::{Job, Jobs, Timing, Worker};
 use volvelle_store::rotations::Rotation;
 use volvelle_store::versions::Slot;
-use volvelle_store::{Store, accounts, rotations, versions};
+use volvelle_store::{Store, StoreError, Tx, accounts, rotations, versions};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
@@ -25,24 +25,36 @@ enum Fault {
     Policy,
 }
 
-struct Account1 {
+/// An account in a file, and what goes wrong with the first change of it.
+#[derive(Clone)]
+struct FileAccount {
     file: PathBuf,
     fault: Fault,
-    calls: AtomicU32,
+    calls: Arc<AtomicU32>,
 }
 
 #[async_trait]
-impl Hands for Account1 {
-    fn acting(&self, _: &Rotation) -> ActingAs {
+impl Jobs for FileAccount {
+    async fn job(&self, _: &Rotation) -> Result<Box<dyn Job>, Failure> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Job for FileAccount {
+    fn acting(&self) -> ActingAs {
         ActingAs::User
     }
-    async fn preflight(&self, _: &Rotation) -> Result<(), Failure> {
+    fn object(&self) -> String {
+        "/file".to_owned()
+    }
+    async fn preflight(&mut self) -> Result<(), Failure> {
         Ok(())
     }
-    async fn candidate(&self, _: &Rotation, version: Version) -> Result<Vec<u8>, Failure> {
+    async fn candidate(&mut self, version: Version) -> Result<Vec<u8>, Failure> {
         Ok(format!("value {version}").into_bytes())
     }
-    async fn apply(&self, _: &Rotation, version: &ItemVersion) -> ApplyOutcome {
+    async fn apply(&mut self, version: &ItemVersion) -> ApplyOutcome {
         let fault = if self.calls.fetch_add(1, Ordering::SeqCst) == 0 { self.fault } else { Fault::None };
         let failure = |class| Failure::new(class, "injected", "");
         if matches!(fault, Fault::None | Fault::CutAfterApply) {
@@ -55,13 +67,20 @@ impl Hands for Account1 {
             _ => ApplyOutcome::Ambiguous(failure(FailureClass::Timeout)),
         }
     }
-    async fn probe(&self, _: &Rotation, versions: &[ItemVersion]) -> Vec<ProbeOutcome> {
+    async fn probe(&mut self, versions: &[ItemVersion]) -> Vec<ProbeOutcome> {
         let real = std::fs::read(&self.file).expect("the account is read");
         let ask = |v: &ItemVersion| {
             if v.sealed == real { ProbeOutcome::Opens(Evidence::Login) } else { ProbeOutcome::Refused(Evidence::Login) }
         };
         versions.iter().map(ask).collect()
     }
+    async fn prepare(&mut self, _: &ItemVersion) -> Result<(), Failure> {
+        Ok(())
+    }
+    async fn write(&mut self, _: &mut Tx, _: &Rotation, _: &State, _: Micros) -> Result<(), StoreError> {
+        Ok(())
+    }
+    fn written(&mut self, _: &Rotation, _: &State) {}
 }
 
 struct Time(AtomicI64);
@@ -80,7 +99,17 @@ async fn rotates(fault: Fault) {
     let slot = Slot { account: id.clone(), item: ItemId(1), host: String::new() };
     let settings = AccountSettings::default();
     let (realm, name) = (Uid([1; 16]), "a".to_owned());
-    let account = Account { id, name, realm, key_id: 1, generation: 0, content: 0, operator: false, created_at: Micros(0), settings };
+    let account = Account {
+        id,
+        name,
+        realm,
+        key_id: 1,
+        generation: 0,
+        content: 0,
+        operator: false,
+        created_at: Micros(0),
+        settings,
+    };
     let first = ItemVersion {
         version: 1,
         host: String::new(),
@@ -100,8 +129,8 @@ async fn rotates(fault: Fault) {
     let second = Duration::from_secs(1);
     let timing = Timing { lease: 30 * second, call: 5 * second, quiet: 10 * second };
     let time = Arc::new(Time(AtomicI64::new(1_000_000)));
-    let hands = Arc::new(Account1 { file: file.clone(), fault, calls: AtomicU32::new(0) });
-    let worker = Worker::new(store.clone(), hands, time.clone(), "w".to_owned(), timing);
+    let jobs = Arc::new(FileAccount { file: file.clone(), fault, calls: Arc::default() });
+    let worker = Worker::new(store.clone(), jobs, time.clone(), "w".to_owned(), timing);
     for _ in 0..6 {
         worker.turn().await.expect("turns");
         time.0.fetch_add(60_000_000, Ordering::SeqCst);

@@ -194,6 +194,16 @@ fn read(row: &Row) -> Result<Chained, StoreError> {
     Ok(Chained { seq: row.int(0)?, entry, hash: row.bytes(2, "an audit hash")? })
 }
 
+/// Entries ever written, over all accounts: it only grows. What is remembered elsewhere and lies ahead of it means that an older
+/// backup was restored.
+///
+/// # Errors
+/// The database is not available.
+pub async fn height(tx: &mut Tx) -> Result<i64, StoreError> {
+    let row = tx.row("SELECT CAST(COALESCE(SUM(seq), 0) AS BIGINT) FROM audit_heads", values![]).await?;
+    row.ok_or(StoreError::Corrupt("the audit log"))?.int(0)
+}
+
 /// Computes the whole chain again and compares it with what is stored.
 ///
 /// # Errors

@@ -13,7 +13,6 @@ pub mod auth_methods;
 pub mod breakers;
 mod counters;
 mod db;
-pub mod incarnation;
 pub mod items;
 #[cfg(test)]
 mod plans;

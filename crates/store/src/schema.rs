@@ -19,7 +19,6 @@ const MIGRATIONS: &[&str] = &[
     "CREATE TABLE counters (
         account TEXT NOT NULL REFERENCES accounts (id), family TEXT NOT NULL, last BIGINT NOT NULL,
         PRIMARY KEY (account, family))",
-    "CREATE TABLE incarnation (id BIGINT NOT NULL PRIMARY KEY, marker {blob} NOT NULL)",
     "CREATE TABLE auth_methods (
         account TEXT NOT NULL REFERENCES accounts (id), id BIGINT NOT NULL, access_id TEXT NOT NULL UNIQUE,
         name {name} NOT NULL, kind TEXT NOT NULL, description TEXT NOT NULL, key_hash {blob} NOT NULL,

@@ -51,6 +51,16 @@ pub async fn revoke(tx: &mut Tx, hash: &[u8; 32]) -> Result<(), StoreError> {
     if changed == 1 { Ok(()) } else { Err(StoreError::NotFound("the token")) }
 }
 
+/// Ends every token of an auth method and tells how many there were.
+///
+/// # Errors
+/// The account does not exist.
+pub async fn revoke_all(tx: &mut Tx, account: &AccountId, method: AuthMethodId) -> Result<u64, StoreError> {
+    accounts::bump_generation(tx, account).await?;
+    let sql = "DELETE FROM tokens WHERE account = $1 AND auth_method = $2";
+    tx.execute(sql, values![account.0.as_str(), method.0]).await
+}
+
 /// Removes tokens that ended at `now` or before, at most [`PURGED`], and tells how many.
 ///
 /// # Errors

@@ -18,8 +18,8 @@ use volvelle_store::rotations::Lease;
 use volvelle_store::slots::SlotFacts;
 use volvelle_store::versions::Slot;
 use volvelle_store::{
-    Store, StoreError, Tx, accounts, audit, auth_methods, breakers, incarnation, items, roles, rotations, slots,
-    targets, tokens, versions,
+    Store, StoreError, Tx, accounts, audit, auth_methods, breakers, items, roles, rotations, slots, targets, tokens,
+    versions,
 };
 use volvelle_testkit::postgres::Postgres;
 

@@ -1,19 +1,22 @@
-//! The only module that knows the SSH library: connect to a pinned host, log in, run a command, talk to a prompt.
+//! With `login`, the only module that knows the SSH library: connect to a pinned host, run a script, talk to a prompt.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use russh::client::{self, AuthResult, Handle, KeyboardInteractiveAuthResponse, Msg};
-use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate, decode_secret_key};
-
+use russh::client::{self, Handle, Msg};
+use russh::keys::{HashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelMsg, Preferred, cipher, kex, mac};
+use volvelle_domain::Secret;
 use volvelle_domain::connector::{Call, Failure, FailureClass, PeerIdentity, TargetParams};
-use volvelle_domain::{Credential, Secret};
+use zeroize::Zeroizing;
 
 use super::config;
 
 /// Most bytes of a command's output that are kept.
 const MOST_OUTPUT: usize = 64 * 1024;
+
+/// Reads a script of one line from standard input and runs it, under any login shell; what follows is the script's input.
+const RUN_A_LINE: &str = r#"exec sh -c 'IFS= read -r s; eval "$s"'"#;
 
 /// What Ctrl-D sends on a terminal: end of input. (`passwd` may ignore Ctrl-C while it asks.)
 const END_OF_INPUT: &[u8] = b"\x04";
@@ -59,13 +62,13 @@ impl Address {
         Ok(Self { host: host.to_owned(), port, legacy: flag(target, "allow-legacy-algorithms") })
     }
 
-    fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 }
 
 /// Looks at the host's key and lets it in or not; keeps what it saw.
-struct Gate {
+pub(super) struct Gate {
     pinned: Option<Vec<String>>,
     seen: Arc<Mutex<Option<PublicKey>>>,
 }
@@ -114,23 +117,54 @@ fn client_config(legacy: bool) -> Arc<client::Config> {
     Arc::new(config)
 }
 
+/// What opened a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Nothing yet.
+    None,
+    /// A key, which a change of password does not touch.
+    Key,
+    /// The account's password.
+    Password,
+}
+
+/// What was last read of an account's shadow field, and the password it is known to hold.
+pub(super) struct Seen {
+    pub(super) user: String,
+    pub(super) field: Secret,
+    pub(super) password: Option<Secret>,
+}
+
 /// A connection to a host whose key was checked.
 pub(super) struct Session {
-    handle: Handle<Gate>,
-    shown: String,
+    pub(super) handle: Handle<Gate>,
+    pub(super) shown: String,
+    /// The host's key as `algorithm base64`.
+    pub(super) host_key: String,
+    pub(super) way: Way,
+    pub(super) seen: Option<Seen>,
 }
 
 /// What a command did.
 pub(super) struct Ran {
     /// Exit status; `None` if the connection ended before it came.
     pub(super) status: Option<u32>,
+    /// The server does not run commands at all.
+    pub(super) refused: bool,
     pub(super) stdout: Secret,
     pub(super) stderr: String,
 }
 
 impl Ran {
-    pub(super) fn succeeded(&self) -> bool {
-        self.status == Some(0)
+    /// The lines `name=value` that a script answered with.
+    pub(super) fn answers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let lines = self.stdout.expose().split(|byte| *byte == b'\n');
+        lines.filter_map(|line| std::str::from_utf8(line).ok()?.split_once('='))
+    }
+
+    /// The first answer of this name that is not empty.
+    pub(super) fn answer(&self, name: &str) -> Option<&str> {
+        self.answers().find(|(n, value)| *n == name && !value.is_empty()).map(|(_, value)| value)
     }
 }
 
@@ -180,7 +214,11 @@ impl Session {
         let gate = Gate { pinned: Some(pinned.clone()), seen: Arc::clone(&seen) };
         let config = client_config(address.legacy);
         match client::connect(config, (address.host.as_str(), address.port), gate).await {
-            Ok(handle) => Ok(Self { handle, shown }),
+            Ok(handle) => {
+                let host_key = seen.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(line);
+                let host_key = host_key.unwrap_or_default();
+                Ok(Self { handle, shown, host_key, way: Way::None, seen: None })
+            }
             Err(error) => {
                 let key = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
                 Err(match key.filter(|key| !pinned.contains(&line(key))) {
@@ -191,85 +229,33 @@ impl Session {
         }
     }
 
-    /// Logs in with what the credential has: a key, a password, or the password at a prompt. `Ok(false)` means definitely
-    /// refused. A password is tried only if it `may_fail`; a refused key counts nowhere.
-    pub(super) async fn log_in(&mut self, credential: &Credential, may_fail: bool) -> Result<bool, Failure> {
-        let user = credential.expose_text("username").unwrap_or_default().to_owned();
-        if let Some(key) = credential.expose_text("private_key") {
-            let key = decode_secret_key(key, credential.expose_text("private_key_password"))
-                .map_err(|_| config("the private key cannot be read", "check private-key and private-key-password"))?;
-            let hash = self.handle.best_supported_rsa_hash().await.ok().flatten().flatten();
-            let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
-            let answer = self.handle.authenticate_publickey(&user, key).await.map_err(|e| lost(&self.shown, &e))?;
-            if matches!(answer, AuthResult::Success) {
-                return Ok(true);
-            }
-        }
-        let Some(password) = credential.expose_text("password") else { return Ok(false) };
-        if !may_fail {
-            return Err(Failure::new(
-                FailureClass::LoginBudget,
-                "no failed login may be risked on the host any more",
-                "wait until the login budget is free again",
-            ));
-        }
-        let answer = self.handle.authenticate_password(&user, password).await.map_err(|e| lost(&self.shown, &e))?;
-        match answer {
-            AuthResult::Success => Ok(true),
-            AuthResult::Failure { remaining_methods, .. } => {
-                let prompts = remaining_methods.contains(&russh::MethodKind::KeyboardInteractive);
-                let password_tried = remaining_methods.contains(&russh::MethodKind::Password);
-                if prompts && !password_tried { self.log_in_at_prompt(&user, password).await } else { Ok(false) }
-            }
-        }
+    /// Opens a channel. Until it is open, nothing of a command has been sent.
+    pub(super) async fn open(&self) -> Result<Channel<Msg>, Failure> {
+        self.handle.channel_open_session().await.map_err(|e| lost(&self.shown, &e))
     }
 
-    async fn log_in_at_prompt(&mut self, user: &str, password: &str) -> Result<bool, Failure> {
-        let mut answer =
-            self.handle.authenticate_keyboard_interactive_start(user, None).await.map_err(|e| lost(&self.shown, &e))?;
-        for _ in 0..8 {
-            let prompts = match answer {
-                KeyboardInteractiveAuthResponse::Success => return Ok(true),
-                KeyboardInteractiveAuthResponse::Failure { .. } => return Ok(false),
-                KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } => prompts,
-            };
-            if prompts.iter().any(|p| p.prompt.to_lowercase().contains("new password")) {
-                return Err(Failure::new(
-                    FailureClass::Privilege,
-                    format!("the password of {user} has expired: the host demands a new one at login"),
-                    "let the target's privileged credential act (use-target-creds)",
-                ));
-            }
-            if prompts.iter().any(|p| !p.prompt.to_lowercase().contains("password")) {
-                return Err(Failure::new(
-                    FailureClass::Protocol,
-                    format!("the host asks {user} for something else than a password"),
-                    "exempt the account from a second factor, or log in with a key",
-                ));
-            }
-            let replies = prompts.iter().map(|_| password.to_owned()).collect();
-            answer = self
-                .handle
-                .authenticate_keyboard_interactive_respond(replies)
-                .await
-                .map_err(|e| lost(&self.shown, &e))?;
+    /// Runs a script of one line on the channel; it reads `lines` with `read`, so that neither it nor they are in the
+    /// host's process list.
+    pub(super) async fn run(&self, channel: Channel<Msg>, script: &str, lines: &[&[u8]]) -> Result<Ran, Failure> {
+        let mut input = Zeroizing::new(Vec::with_capacity(MOST_OUTPUT));
+        for line in [script.as_bytes()].iter().chain(lines) {
+            input.extend_from_slice(line);
+            input.push(b'\n');
         }
-        Ok(false)
-    }
-
-    /// Runs a command with `input` on its standard input.
-    pub(super) async fn run(&self, command: &str, input: &[u8]) -> Result<Ran, Failure> {
-        let channel = self.channel().await?;
-        channel.exec(true, command).await.map_err(|e| lost(&self.shown, &e))?;
-        channel.data(input).await.map_err(|e| lost(&self.shown, &e))?;
+        channel.exec(true, RUN_A_LINE).await.map_err(|e| lost(&self.shown, &e))?;
+        channel.data(input.as_slice()).await.map_err(|e| lost(&self.shown, &e))?;
         channel.eof().await.map_err(|e| lost(&self.shown, &e))?;
         Ok(collect(channel).await)
     }
 
     /// Runs a command on a terminal and answers its prompts in order: `(what the prompt may contain, answer)`. A prompt for
     /// a password that is not the next one is answered with the end of input, which `passwd` takes as "change nothing".
-    pub(super) async fn converse(&self, command: &str, dialogue: &[(&[&str], &Secret)]) -> Result<Ran, Failure> {
-        let mut channel = self.channel().await?;
+    pub(super) async fn converse(
+        &self,
+        mut channel: Channel<Msg>,
+        command: &str,
+        dialogue: &[(&[&str], &Secret)],
+    ) -> Result<Ran, Failure> {
         let modes = [(russh::Pty::ECHO, 0)];
         channel.request_pty(true, "dumb", 200, 24, 0, 0, &modes).await.map_err(|e| lost(&self.shown, &e))?;
         channel.exec(true, command).await.map_err(|e| lost(&self.shown, &e))?;
@@ -278,15 +264,14 @@ impl Session {
         while let Some(message) = channel.wait().await {
             match message {
                 ChannelMsg::Data { data } if heard.len() < MOST_OUTPUT => {
-                    let part = String::from_utf8_lossy(&data).to_lowercase();
+                    let part = String::from_utf8_lossy(&data).into_owned();
                     heard.push_str(&part);
-                    unanswered.push_str(&part);
+                    unanswered.push_str(&part.to_lowercase());
                     let Some(prompt) = asked(&unanswered) else { continue };
                     if let Some((_, answer)) =
                         dialogue.get(next).filter(|(any, _)| any.iter().any(|p| prompt.contains(p)))
                     {
-                        tracing::trace!(next, "answering");
-                        let reply = [answer.expose(), b"\n"].concat();
+                        let reply = Zeroizing::new([answer.expose(), b"\n"].concat());
                         channel.data(reply.as_slice()).await.map_err(|e| lost(&self.shown, &e))?;
                         next += 1;
                     } else {
@@ -300,11 +285,7 @@ impl Session {
             }
         }
         let status = status.or(gave_up.then_some(GAVE_UP));
-        Ok(Ran { status, stdout: Secret::from(""), stderr: heard })
-    }
-
-    async fn channel(&self) -> Result<Channel<Msg>, Failure> {
-        self.handle.channel_open_session().await.map_err(|e| lost(&self.shown, &e))
+        Ok(Ran { status, refused: false, stdout: Secret::from(""), stderr: heard })
     }
 }
 
@@ -315,16 +296,19 @@ fn asked(text: &str) -> Option<&str> {
 }
 
 async fn collect(mut channel: Channel<Msg>) -> Ran {
-    let (mut stdout, mut stderr, mut status) = (Vec::with_capacity(4096), Vec::new(), None);
+    // Room from the start: a vector that grows leaves copies of what it held behind.
+    let (mut stdout, mut stderr, mut status) = (Vec::with_capacity(2 * MOST_OUTPUT), Vec::new(), None);
+    let mut refused = false;
     while let Some(message) = channel.wait().await {
         match message {
             ChannelMsg::Data { data } if stdout.len() < MOST_OUTPUT => stdout.extend_from_slice(&data),
             ChannelMsg::ExtendedData { data, .. } if stderr.len() < MOST_OUTPUT => stderr.extend_from_slice(&data),
             ChannelMsg::ExitStatus { exit_status } => status = Some(exit_status),
+            ChannelMsg::Failure => refused = true,
             _ => {}
         }
     }
-    Ran { status, stdout: Secret::new(stdout), stderr: String::from_utf8_lossy(&stderr).into_owned() }
+    Ran { status, refused, stdout: Secret::new(stdout), stderr: String::from_utf8_lossy(&stderr).into_owned() }
 }
 
 fn changed(address: &Address, key: &PublicKey, how: &str) -> Failure {
@@ -351,7 +335,7 @@ fn unreachable(shown: &str, error: &russh::Error) -> Failure {
     )
 }
 
-fn lost(shown: &str, error: &russh::Error) -> Failure {
+pub(super) fn lost(shown: &str, error: &russh::Error) -> Failure {
     Failure::new(FailureClass::Unreachable, format!("the connection to {shown} broke: {error}"), "try again")
 }
 

@@ -23,9 +23,15 @@ impl Scheme {
         }
     }
 
-    /// The scheme of a slot's memory, of a present field, or of `ENCRYPT_METHOD` in `/etc/login.defs`.
-    pub(super) fn named(text: &str) -> Self {
-        if text.starts_with("$y$") || text.eq_ignore_ascii_case("yescrypt") { Self::Yescrypt } else { Self::Sha512 }
+    /// The scheme of a slot's memory, of a present field, or of `ENCRYPT_METHOD` in `/etc/login.defs`; `None` if it is one
+    /// that we do not compute.
+    pub(super) fn named(text: &str) -> Option<Self> {
+        let text = text.to_ascii_lowercase();
+        if text.starts_with("$y$") || text == "yescrypt" {
+            return Some(Self::Yescrypt);
+        }
+        let foreign = ["$2", "$gy$", "$7$", "$sm3$"].iter().any(|prefix| text.starts_with(prefix));
+        (!foreign && text != "bcrypt" && text != "blowfish").then_some(Self::Sha512)
     }
 }
 
@@ -39,12 +45,54 @@ pub(super) fn field(lines: &Secret, user: &str) -> Option<Secret> {
 /// Characters of a yescrypt verifier; a shorter one is damaged and would compare equal to too much.
 const YESCRYPT_VERIFIER: usize = 43;
 
-/// Whether `password` is what the field holds; `None` if the field cannot be compared: unknown scheme or damaged.
-pub(super) fn holds(field: &Secret, password: &Secret) -> Option<bool> {
-    let text = field.expose_str()?;
-    if text.is_empty() || text.starts_with(['!', '*']) {
-        return Some(false);
+/// Most characters of salt that a host's `crypt` takes for SHA; with more in the field, no password would match there.
+const SHA_SALT: usize = 16;
+
+/// What a field says of a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is the password's.
+    Holds,
+    /// It is definitely not.
+    Differs,
+    /// It is, behind a lock that lets nobody in.
+    Locked,
+    /// It cannot be compared: unknown scheme or damaged.
+    Unknown,
+}
+
+/// Whether the field is a verifier behind a lock (`usermod -L`), and not simply no password.
+pub(super) fn is_locked(field: &Secret) -> bool {
+    field.expose_str().is_some_and(|text| text.starts_with('!') && text.trim_start_matches('!').starts_with('$'))
+}
+
+/// [`verdict`] where it keeps nobody waiting: a comparison takes tens of milliseconds of processor time by design.
+pub(super) async fn verdict_aside(field: &Secret, password: &Secret) -> Verdict {
+    let (field, password) = (field.clone(), password.clone());
+    tokio::task::spawn_blocking(move || verdict(&field, &password)).await.unwrap_or(Verdict::Unknown)
+}
+
+/// [`hash`] where it keeps nobody waiting.
+pub(super) async fn hash_aside(scheme: Scheme, password: &Secret) -> Option<Secret> {
+    let password = password.clone();
+    tokio::task::spawn_blocking(move || hash(scheme, &password)).await.ok().flatten()
+}
+
+fn verdict(field: &Secret, password: &Secret) -> Verdict {
+    let Some(text) = field.expose_str() else { return Verdict::Unknown };
+    let open = text.trim_start_matches('!');
+    if open.is_empty() || text.starts_with('*') {
+        return Verdict::Differs;
     }
+    match compare(open, password) {
+        Some(true) if open.len() < text.len() => Verdict::Locked,
+        Some(true) => Verdict::Holds,
+        Some(false) => Verdict::Differs,
+        None => Verdict::Unknown,
+    }
+}
+
+fn compare(text: &str, password: &Secret) -> Option<bool> {
     if text.starts_with("$y$") {
         if text.rsplit('$').next().map(str::len) != Some(YESCRYPT_VERIFIER) {
             return None;
@@ -52,6 +100,9 @@ pub(super) fn holds(field: &Secret, password: &Secret) -> Option<bool> {
         return definite(&Yescrypt::default().verify_password(password.expose(), text));
     }
     if text.starts_with("$5$") || text.starts_with("$6$") {
+        if text.split('$').rev().nth(1).is_none_or(|salt| salt.len() > SHA_SALT) {
+            return None;
+        }
         return definite(&ShaCrypt::SHA512.verify_password(password.expose(), text));
     }
     None
@@ -67,13 +118,15 @@ fn definite(compared: &Result<(), Error>) -> Option<bool> {
 }
 
 /// A field for `password` with a fresh salt.
-pub(super) fn hash(scheme: Scheme, password: &Secret) -> Option<Secret> {
+fn hash(scheme: Scheme, password: &Secret) -> Option<Secret> {
     // Twelve bytes are the sixteen characters that crypt(3) takes of a `$6$` salt; what is longer it cuts off in silence.
     let mut salt = [0_u8; 16];
     getrandom::fill(&mut salt).ok()?;
+    // Four characters are made of three bytes.
+    let short = &salt[..SHA_SALT / 4 * 3];
     let text = match scheme {
         Scheme::Yescrypt => Yescrypt::default().hash_password_with_salt(password.expose(), &salt).ok()?.to_string(),
-        Scheme::Sha512 => ShaCrypt::SHA512.hash_password_with_salt(password.expose(), &salt[..12]).ok()?.to_string(),
+        Scheme::Sha512 => ShaCrypt::SHA512.hash_password_with_salt(password.expose(), short).ok()?.to_string(),
     };
     Some(Secret::from(text))
 }
@@ -86,10 +139,27 @@ mod tests {
     fn a_computed_field_holds_its_password_and_no_other() {
         for scheme in [Scheme::Yescrypt, Scheme::Sha512] {
             let field = hash(scheme, &"one".into()).expect("hashes");
-            assert_eq!(Scheme::named(field.expose_str().expect("text")), scheme);
-            assert_eq!(holds(&field, &"one".into()), Some(true));
-            assert_eq!(holds(&field, &"two".into()), Some(false));
+            assert_eq!(Scheme::named(field.expose_str().expect("text")), Some(scheme));
+            assert_eq!(verdict(&field, &"one".into()), Verdict::Holds);
+            assert_eq!(verdict(&field, &"two".into()), Verdict::Differs);
+            let locked = Secret::from(format!("!{}", field.expose_str().expect("text")));
+            assert!(is_locked(&locked) && !is_locked(&field));
+            assert_eq!(verdict(&locked, &"one".into()), Verdict::Locked);
+            assert_eq!(verdict(&locked, &"two".into()), Verdict::Differs);
         }
+    }
+
+    #[test]
+    fn the_hosts_own_crypt_agrees() {
+        for scheme in [Scheme::Yescrypt, Scheme::Sha512] {
+            let field = hash(scheme, &"Agreed-1".into()).expect("hashes");
+            let text = field.expose_str().expect("text");
+            let mut perl = std::process::Command::new("perl");
+            let output = perl.args(["-e", "print crypt('Agreed-1', $ARGV[0])", text]).output().expect("perl runs");
+            assert_eq!(String::from_utf8_lossy(&output.stdout), text);
+        }
+        let long = "$6$rounds=5000$qQsw7d0XysKDc3yioGjm00$CGmfEIGcaVaBxWmewz1qmX96mn9aYs59x6KT3ou43L2ImmRLSC7kaR6ZB.oWzJZKtAp.UiUjbYgOop/vhKREE0";
+        assert_eq!(verdict(&long.into(), &"Abc123".into()), Verdict::Unknown, "no host would take it");
     }
 
     #[test]
@@ -116,9 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn locked_accounts_hold_nothing_and_unknown_schemes_are_not_judged() {
-        assert_eq!(holds(&"!".into(), &"x".into()), Some(false));
-        assert_eq!(holds(&"$2y$05$abc".into(), &"x".into()), None);
+    fn accounts_without_a_password_hold_none_and_unknown_schemes_are_not_judged() {
+        for none in ["!", "!!", "*", "!*", ""] {
+            assert_ne!(verdict(&none.into(), &"x".into()), Verdict::Holds, "{none}");
+            assert!(!is_locked(&none.into()), "{none}");
+        }
+        assert_eq!(verdict(&"$2y$05$abc".into(), &"x".into()), Verdict::Unknown);
+        assert_eq!(Scheme::named("$2y$05$abc"), None);
     }
 
     #[test]
@@ -129,8 +203,8 @@ mod tests {
         for damaged in
             [format!("{head}$"), format!("{head}${}", &verifier[..2]), "$6$".into(), "$5$rounds=1$a$b".into()]
         {
-            assert_eq!(holds(&damaged.as_str().into(), &"one".into()), None, "{damaged}");
-            assert_eq!(holds(&damaged.as_str().into(), &"two".into()), None, "{damaged}");
+            assert_eq!(verdict(&damaged.as_str().into(), &"one".into()), Verdict::Unknown, "{damaged}");
+            assert_eq!(verdict(&damaged.as_str().into(), &"two".into()), Verdict::Unknown, "{damaged}");
         }
     }
 }

@@ -94,8 +94,14 @@ pub async fn found(
     let id = auth_methods::add(&mut tx, &method).await?;
     let role_id = roles::add(&mut tx, &role).await?;
     for rule_type in rules::RULE_TYPES {
-        let capabilities = ["create", "read", "update", "delete", "list"].map(str::to_owned).to_vec();
-        let rule = RoleRule { path: "/*".to_owned(), rule_type: (*rule_type).to_owned(), capabilities, ttl_minutes: 0, set_at: now };
+        let capabilities = rules::grantable(rule_type).iter().map(|word| (*word).to_owned()).collect();
+        let rule = RoleRule {
+            path: "/*".to_owned(),
+            rule_type: (*rule_type).to_owned(),
+            capabilities,
+            ttl_minutes: 0,
+            set_at: now,
+        };
         roles::set_rule(&mut tx, &account.id, role_id, &rule).await?;
     }
     let assoc = RoleAssoc {

@@ -10,10 +10,11 @@ use volvelle_store::{accounts, audit, auth_methods, tokens};
 
 use crate::app::App;
 use crate::credentials;
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, unwritten};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
 use crate::shape;
+use crate::trail::Noted;
 
 /// Where a call comes from.
 pub struct From {
@@ -42,14 +43,19 @@ pub async fn sign_in(app: &App, from: &From, params: &Params) -> Result<Value, A
     // An unknown id costs the same comparison as a known one.
     let stored = method.as_ref().map_or([0; 32], |method| method.key_hash);
     let right = credentials::matches(&stored, &key);
-    let Some(method) = method.filter(|_| right) else {
+    let admitted = method.as_ref().map_or(Err(ApiError::Unauthenticated), |method| admit(method, from, now));
+    let (Some(method), true, Ok(remote)) = (method.as_ref(), right, admitted) else {
         app.throttle.failed(id, from.remote, now);
         tracing::info!(remote = %from.remote, "a sign-in was refused");
+        if let Some(method) = &method {
+            let entry = entry(method, &from.remote.to_string(), "denied", now);
+            let noted = Noted { account: method.account.clone(), entry, stamp: None };
+            app.trail.commit(noted).await.map_err(unwritten)?;
+        }
         return Err(ApiError::Unauthenticated);
     };
-    let remote = admit(&method, from, now)?;
     app.throttle.succeeded(id, from.remote);
-    let (token, expires_at) = issue(app, &method, &remote, now).await?;
+    let (token, expires_at) = issue(app, method, &remote, now).await?;
     let text = token.expose_str().unwrap_or_default();
     let shown = shape::time(expires_at);
     Ok(json!({
@@ -78,18 +84,22 @@ async fn issue(app: &App, method: &AuthMethod, remote: &str, now: Micros) -> Res
         expires_at,
     };
     tokens::add(&mut tx, &stored).await?;
-    let entry = audit::Entry {
+    let entry = entry(method, remote, "ok", now);
+    audit::append(&mut tx, &account.id, &[entry]).await?;
+    tx.commit().await?;
+    Ok((token, expires_at))
+}
+
+fn entry(method: &AuthMethod, remote: &str, outcome: &str, now: Micros) -> audit::Entry {
+    audit::Entry {
         at: now,
         actor: method.access_id.0.clone(),
         action: "authenticate".to_owned(),
         object: method.name.to_string(),
-        outcome: "ok".to_owned(),
+        outcome: outcome.to_owned(),
         remote: remote.to_owned(),
         detail: String::new(),
-    };
-    audit::append(&mut tx, &account.id, &[entry]).await?;
-    tx.commit().await?;
-    Ok((token, expires_at))
+    }
 }
 
 /// The address that counts, if the method may be used from there at this time.

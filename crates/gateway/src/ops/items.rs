@@ -33,11 +33,8 @@ pub async fn describe(ctx: &Ctx<'_>, params: &Params) -> Answer {
         Some(rotator) => Some(targets::load(&mut tx, ctx.id(), rotator.target).await?),
         None => None,
     };
-    let kept = if params.is("show-versions") {
-        Some(versions::list_item(&mut tx, ctx.id(), item.id).await?)
-    } else {
-        None
-    };
+    let kept =
+        if params.is("show-versions") { Some(versions::list_item(&mut tx, ctx.id(), item.id).await?) } else { None };
     let rotating = !rotations::open_of(&mut tx, ctx.id(), item.id).await?.is_empty();
     drop(tx);
     Ok(shown(ctx, &item, target.as_ref(), kept.as_deref(), rotating))
@@ -79,8 +76,7 @@ impl Wanted {
         if !prefix.is_empty() && !prefix.starts_with('/') {
             prefix.insert(0, '/');
         }
-        let kinds =
-            if name == "list-items" { params.list("type") } else { vec!["rotated-secret".to_owned()] };
+        let kinds = if name == "list-items" { params.list("type") } else { vec!["rotated-secret".to_owned()] };
         Self {
             prefix,
             filter: params.text("filter").unwrap_or_default().to_owned(),
@@ -97,8 +93,11 @@ impl Wanted {
             ItemKind::RotatedSecret => "rotated-secret",
             ItemKind::StaticSecret => "static-secret",
         };
-        let kind_wanted =
-            self.kinds.is_empty() || self.kinds.iter().any(|k| k.eq_ignore_ascii_case(kind) || k.replace('_', "-").eq_ignore_ascii_case(kind));
+        let kind_wanted = self.kinds.is_empty()
+            || self
+                .kinds
+                .iter()
+                .any(|k| k.eq_ignore_ascii_case(kind) || k.replace('_', "-").eq_ignore_ascii_case(kind));
         let rest = item.name.as_str().strip_prefix(self.prefix.trim_end_matches('/')).unwrap_or_default();
         let inside = self.prefix.is_empty() || self.prefix.ends_with('/') || rest.starts_with('/') || rest.is_empty();
         kind_wanted
@@ -146,7 +145,11 @@ pub async fn list(ctx: &Ctx<'_>, name: &str, params: &Params) -> Answer {
                 continue;
             }
             folders.extend(folder);
-            shown_items.push(if wanted.minimal { minimal(item) } else { listed(ctx, &mut tx, item, &mut known).await? });
+            shown_items.push(if wanted.minimal {
+                minimal(item)
+            } else {
+                listed(ctx, &mut tx, item, &mut known).await?
+            });
         }
         if last_page {
             break;
@@ -292,7 +295,8 @@ async fn remove_version(ctx: &Ctx<'_>, tx: &mut Tx, item: &Item, version: i64) -
 pub async fn delete_many(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let (mut names, path) = (params.list("item"), params.text("path").unwrap_or_default().to_owned());
     if !path.is_empty() {
-        let prefix = format!("{}/", ItemPath::parse(path.trim_end_matches('*')).map_err(|e| bad("path", e.to_string()))?);
+        let prefix =
+            format!("{}/", ItemPath::parse(path.trim_end_matches('*')).map_err(|e| bad("path", e.to_string()))?);
         let mut after = String::new();
         loop {
             let mut tx = ctx.app.store.read().await?;

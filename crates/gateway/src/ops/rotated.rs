@@ -48,6 +48,10 @@ pub async fn create(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
         ctx.require(TARGETS, target.name.as_str(), "read")?;
         ctx.require(TARGETS, target.name.as_str(), "update")?;
     }
+    if acting(params)?.is_some_and(|(acting, _)| acting == ActingAs::Target) {
+        // Whoever makes the target's credential work for him could as well read it.
+        ctx.require(TARGETS, target.name.as_str(), "read")?;
+    }
     let resolved = Resolved::load(ctx.app.engine.parts(), ctx.account(), target.id).await?;
     let connector = ctx.app.registry.get(&resolved.kind);
     let Some(connector) = connector.filter(|_| kind.is_none_or(|kind| kind == resolved.kind)) else {
@@ -246,7 +250,8 @@ fn judged(name: &ItemPath, outcomes: &[Outcome]) -> Answer {
     let count = |stage: Stage| outcomes.iter().filter(|outcome| outcome.stage == stage).count();
     let (done, all) = (count(Stage::Done), outcomes.len());
     if done == all {
-        let mut answer = json!({"name": name.as_str(), "rotation_ids": outcomes.iter().map(|o| o.id.0).collect::<Vec<_>>()});
+        let mut answer =
+            json!({"name": name.as_str(), "rotation_ids": outcomes.iter().map(|o| o.id.0).collect::<Vec<_>>()});
         if all > 1 || outcomes.iter().any(|o| !o.host.is_empty()) {
             answer["hosts"] = outcomes.iter().map(host_outcome).collect();
         }
@@ -259,15 +264,31 @@ fn judged(name: &ItemPath, outcomes: &[Outcome]) -> Answer {
         .collect();
     let told = told.join("; ");
     let (code, message, hint) = if done > 0 && outcomes.iter().all(|outcome| outcome.stage.is_final()) {
-        ("rotation_partial", format!("{done} of {all} hosts of {name} were rotated; {told}"), "hosts that failed keep their value")
+        (
+            "rotation_partial",
+            format!("{done} of {all} hosts of {name} were rotated; {told}"),
+            "hosts that failed keep their value",
+        )
     } else if count(Stage::OutOfSync) > 0 {
-        ("rotation_out_of_sync", format!("no stored value opens the account of {name}; {told}"), "run `volvelle rotated-secret repair`")
+        (
+            "rotation_out_of_sync",
+            format!("no stored value opens the account of {name}; {told}"),
+            "run `volvelle rotated-secret repair`",
+        )
     } else if count(Stage::InDoubt) > 0 {
-        ("rotation_in_doubt", format!("it is not known yet which value {name} has; {told}"), "nothing is lost: Volvelle goes on asking the target by itself")
+        (
+            "rotation_in_doubt",
+            format!("it is not known yet which value {name} has; {told}"),
+            "nothing is lost: Volvelle goes on asking the target by itself",
+        )
     } else if outcomes.iter().all(|outcome| outcome.stage.is_final()) {
         ("rotation_failed", format!("{name} was not rotated and keeps its value; {told}"), "")
     } else {
-        ("rotation_pending", format!("the rotation of {name} is not over yet; {told}"), "it goes on by itself; `volvelle rotated-secret history` shows how far it is")
+        (
+            "rotation_pending",
+            format!("the rotation of {name} is not over yet; {told}"),
+            "it goes on by itself; `volvelle rotated-secret history` shows how far it is",
+        )
     };
     Err(ApiError::Rotation { code, message, hint: hint.to_owned() })
 }
@@ -311,11 +332,15 @@ pub async fn repair(ctx: &Ctx<'_>, params: &Params) -> Answer {
         for (host, credential) in given {
             let version = ctx.app.engine.take_over(ctx.account(), &item, &host, &credential, entry.clone()).await?;
             let action = if version.is_some() { "adopted" } else { "fine" };
-            hosts.push(json!({"host": host, "action": action, "version": version, "why": "the value given opens the account"}));
+            hosts.push(
+                json!({"host": host, "action": action, "version": version, "why": "the value given opens the account"}),
+            );
         }
     } else {
         for mended in ctx.app.engine.repair(ctx.account(), &item, &entry).await? {
-            hosts.push(json!({"host": mended.host, "action": mended.action, "version": mended.version, "why": mended.why}));
+            hosts.push(
+                json!({"host": mended.host, "action": mended.action, "version": mended.version, "why": mended.why}),
+            );
         }
     }
     Ok(json!({"name": item.name.as_str(), "hosts": hosts}))
@@ -359,7 +384,9 @@ pub async fn producers(ctx: &Ctx<'_>) -> Answer {
         let Some(last) = page.last() else { break };
         after = last.name.to_string();
         for item in page {
-            let Some(rotator) = item.rotator.as_ref().filter(|_| ctx.may(ITEMS, item.name.as_str(), "list")) else { continue };
+            let Some(rotator) = item.rotator.as_ref().filter(|_| ctx.may(ITEMS, item.name.as_str(), "list")) else {
+                continue;
+            };
             shown.push(json!({"id": item.id.0, "name": item.name.as_str(), "type": rotator.kind, "active": item.enabled,
                 "init": item.current_version > 0, "failure_message": rotator.last_error, "status": shape::status(rotator.status)}));
         }

@@ -5,15 +5,15 @@
 
 use serde_json::{Value, json};
 use volvelle_domain::Credential;
-use volvelle_domain::connector::TargetParams;
+use volvelle_domain::connector::{ActingAs, TargetParams};
 use volvelle_domain::item::{Item, Rotator};
 use volvelle_domain::rotation::Stage;
 use volvelle_domain::schedule;
 use volvelle_rotation::{Resolved, Seat};
-use volvelle_store::{StoreError, items, rotations, versions};
+use volvelle_store::{StoreError, items, rotations, targets, versions};
 
 use super::{Answer, locks, rotated, settings};
-use crate::ctx::{Ctx, ITEMS};
+use crate::ctx::{Ctx, ITEMS, TARGETS};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
 
@@ -33,6 +33,11 @@ pub async fn update(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
     let mut item = before.clone();
     settings::common(&mut item, params, ctx.parameter_names())?;
     let wanted = changed_rotator(ctx, &item, &rotator, params)?;
+    if asks_for_test(&rotator, &wanted) && wanted.acting == ActingAs::Target {
+        let mut tx = ctx.app.store.read().await?;
+        let target = targets::load(&mut tx, ctx.id(), wanted.target).await?;
+        ctx.require(TARGETS, target.name.as_str(), "read")?;
+    }
     if let Some(to) = params.opt_path("new-name")? {
         ctx.require(ITEMS, to.as_str(), "create")?;
         item.name = to;

@@ -257,7 +257,10 @@ pub fn has_value(credential: &Credential) -> bool {
 pub fn no_key(params: &Params) -> Result<(), ApiError> {
     for name in ["key", "protection_key"] {
         if params.text(name).is_some_and(|key| key != "Default") {
-            return Err(bad(name, "protection keys cannot be chosen; every account has one of its own: leave it empty"));
+            return Err(bad(
+                name,
+                "protection keys cannot be chosen; every account has one of its own: leave it empty",
+            ));
         }
     }
     Ok(())

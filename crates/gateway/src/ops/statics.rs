@@ -163,7 +163,10 @@ async fn replace(ctx: &Ctx<'_>, item: &Item, value: Secret, (why, keep): (&str, 
     let mut tx = ctx.app.store.begin().await?;
     let mut item = items::lock(&mut tx, ctx.id(), item.id).await?;
     if item.last_version + 1 != number {
-        return Err(ApiError::Conflict(format!("{} was changed by somebody else at the same time; try again", item.name)));
+        return Err(ApiError::Conflict(format!(
+            "{} was changed by somebody else at the same time; try again",
+            item.name
+        )));
     }
     let slot = slot(ctx, item.id);
     versions::supersede(&mut tx, &slot, &version).await?;

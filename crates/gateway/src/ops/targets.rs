@@ -135,10 +135,23 @@ async fn linked(ctx: &Ctx<'_>, before: Option<&Linked>, params: &Params) -> Resu
     }
     let removed = parse_hosts(params.text("rm-hosts").unwrap_or_default());
     linked.hosts.retain(|(host, _)| !removed.iter().any(|(gone, _)| gone == host));
+    if let Some(parent) = linked.parent
+        && !only_known_hosts(&linked, before)
+    {
+        let mut tx = ctx.app.store.read().await?;
+        let parent = targets::load(&mut tx, ctx.id(), parent).await?;
+        // Its secret will be shown to these hosts: who may not read it cannot have it sent to hosts of his choice.
+        ctx.require(TARGETS, parent.name.as_str(), "read")?;
+    }
     if linked.hosts.len() > MOST_HOSTS {
         return Err(bad("hosts", format!("a linked target has at most {MOST_HOSTS} hosts")));
     }
     Ok(linked)
+}
+
+fn only_known_hosts(after: &Linked, before: Option<&Linked>) -> bool {
+    let Some(before) = before.filter(|before| before.parent == after.parent) else { return false };
+    after.hosts.iter().all(|(host, _)| before.hosts.iter().any(|(known, _)| known == host))
 }
 
 /// `host[:port][;description],…`; commas at the end and missing descriptions are fine.
@@ -235,6 +248,10 @@ pub async fn update(ctx: &Ctx<'_>, kind: &str, params: &Params) -> Answer {
         wanted = settings::changed(&kept, &connector.declaration().target, params);
         connector.check_target(&wanted)?;
         target.params.clone_from(&wanted.plain);
+        if target.params != before.params {
+            // Its secret will be shown to another address: who may not read it cannot choose where it is sent.
+            ctx.require(TARGETS, name.as_str(), "read")?;
+        }
     }
     let mut warnings = Vec::new();
     if target.params != before.params || target.linked != before.linked {
@@ -280,7 +297,9 @@ async fn save(
     let mut tx = ctx.app.store.begin().await?;
     let now = targets::lock(&mut tx, ctx.id(), before.id).await?;
     if now.modified_at != before.modified_at || now.last_version != before.last_version {
-        return Err(ApiError::Conflict("the target was changed by somebody else at the same time; try again".to_owned()));
+        return Err(ApiError::Conflict(
+            "the target was changed by somebody else at the same time; try again".to_owned(),
+        ));
     }
     targets::update(&mut tx, target).await.map_err(|error| taken(error, &target.name))?;
     for (version, sealed) in &moved {
@@ -326,8 +345,7 @@ async fn shown(ctx: &Ctx<'_>, target: &Target, with_versions: bool) -> Answer {
         Some(parent) => Some(targets::load(&mut tx, ctx.id(), parent).await?),
         None => None,
     };
-    let versions =
-        if with_versions { Some(targets::list_versions(&mut tx, ctx.id(), target.id).await?) } else { None };
+    let versions = if with_versions { Some(targets::list_versions(&mut tx, ctx.id(), target.id).await?) } else { None };
     let permissions = ctx.capabilities(TARGETS, target.name.as_str());
     Ok(shape::target(target, parent.as_ref(), permissions, versions.as_deref()))
 }
@@ -342,7 +360,8 @@ pub async fn details(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let shown = shown(ctx, &target, params.is("show-versions")).await?;
     let value = match (&target.linked, ctx.app.registry.get(&target.kind)) {
         (Some(linked), _) => {
-            let hosts: Map<String, Value> = linked.hosts.iter().map(|(h, d)| (h.clone(), Value::from(d.as_str()))).collect();
+            let hosts: Map<String, Value> =
+                linked.hosts.iter().map(|(h, d)| (h.clone(), Value::from(d.as_str()))).collect();
             json!({"linked_target_details": {"hosts": hosts}})
         }
         (None, Some(connector)) => {
@@ -360,10 +379,15 @@ fn block(declaration: &Declaration, kept: &TargetParams) -> Map<String, Value> {
     let mut out = Map::new();
     let properties = declaration.target.get("properties").and_then(Value::as_object);
     for (name, property) in properties.into_iter().flatten() {
-        let shown = property.get("x-details").and_then(Value::as_str).map_or_else(|| name.replace('-', "_"), str::to_owned);
+        let shown =
+            property.get("x-details").and_then(Value::as_str).map_or_else(|| name.replace('-', "_"), str::to_owned);
         let value = match kept.secret.expose_text(name) {
             Some(text) => Some(Value::from(text)),
-            None => kept.plain.get(name).or_else(|| property.get("default").filter(|d| d.as_str().is_some_and(|d| !d.is_empty()))).cloned(),
+            None => kept
+                .plain
+                .get(name)
+                .or_else(|| property.get("default").filter(|d| d.as_str().is_some_and(|d| !d.is_empty())))
+                .cloned(),
         };
         if let Some(value) = value {
             out.insert(shown, value);
@@ -406,13 +430,15 @@ pub async fn delete(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let name = params.path("name")?;
     let target = ctx.target(&name, "delete").await?;
     if target.delete_protection {
-        return Err(ApiError::Conflict(format!("target {name} is protected from deletion; switch delete_protection off first")));
+        return Err(ApiError::Conflict(format!(
+            "target {name} is protected from deletion; switch delete_protection off first"
+        )));
     }
     let mut tx = ctx.app.store.begin().await?;
     targets::remove(&mut tx, ctx.id(), target.id).await.map_err(|error| match error {
-        StoreError::Forbidden(_) => {
-            ApiError::Conflict(format!("target {name} is used by a rotated secret or a linked target; delete that first"))
-        }
+        StoreError::Forbidden(_) => ApiError::Conflict(format!(
+            "target {name} is used by a rotated secret or a linked target; delete that first"
+        )),
         other => other.into(),
     })?;
     ctx.commit(tx, name.as_str(), "").await?;
@@ -445,7 +471,9 @@ pub async fn trust(ctx: &Ctx<'_>, params: &Params) -> Answer {
     };
     let accepted: Vec<PeerIdentity> = shown.into_iter().filter(|pin| pin.fingerprint == fingerprint).collect();
     if accepted.is_empty() {
-        return Err(ApiError::Conflict("the host shows another fingerprint than the one given; nothing was changed".to_owned()));
+        return Err(ApiError::Conflict(
+            "the host shows another fingerprint than the one given; nothing was changed".to_owned(),
+        ));
     }
     let by_hand = without_given_key(ctx, &before, &secret).await?;
     let mut tx = ctx.app.store.begin().await?;
@@ -486,7 +514,10 @@ mod tests {
     #[test]
     fn hosts_are_read_as_terraform_writes_them() {
         let host = |h: &str, d: &str| (h.to_owned(), d.to_owned());
-        assert_eq!(parse_hosts("www.test1.com;test,aaa.com;fff"), [host("www.test1.com", "test"), host("aaa.com", "fff")]);
+        assert_eq!(
+            parse_hosts("www.test1.com;test,aaa.com;fff"),
+            [host("www.test1.com", "test"), host("aaa.com", "fff")]
+        );
         assert_eq!(parse_hosts("aaa.com;fff,"), [host("aaa.com", "fff")]);
         assert_eq!(parse_hosts("aaa.com;fff,www.test4:22"), [host("aaa.com", "fff"), host("www.test4:22", "")]);
         assert_eq!(parse_hosts("a,a;twice"), [host("a", "")]);

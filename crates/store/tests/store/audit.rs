@@ -121,3 +121,18 @@ async fn one_question_looks_at_a_bounded_number_of_entries_and_says_where_to_go_
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_height_grows_with_every_audit_entry_of_any_account() {
+    both(|store| async move {
+        let mut tx = store.begin().await.expect("begins");
+        assert_eq!(audit::height(&mut tx).await.expect("measures"), 0);
+        for (name, n) in [("one", 1), ("two", 2)] {
+            let account = account(name, n);
+            accounts::add(&mut tx, &account).await.expect("adds");
+            audit::append(&mut tx, &account.id, &[entry("a"), entry("b")]).await.expect("appends");
+        }
+        assert_eq!(audit::height(&mut tx).await.expect("measures"), 4);
+    })
+    .await;
+}

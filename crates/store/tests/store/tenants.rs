@@ -50,18 +50,6 @@ async fn a_restart_finds_everything() {
 }
 
 #[tokio::test]
-async fn the_incarnation_is_the_one_set_last() {
-    both(|store| async move {
-        let mut tx = store.begin().await.expect("begins");
-        assert_eq!(incarnation::find(&mut tx).await.expect("finds"), None);
-        incarnation::set(&mut tx, &[1; 16]).await.expect("sets");
-        incarnation::set(&mut tx, &[2; 16]).await.expect("sets");
-        assert_eq!(incarnation::find(&mut tx).await.expect("finds"), Some([2; 16]));
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn an_operators_account_is_known_as_one() {
     both(|store| async move {
         let mut tx = store.begin().await.expect("begins");
