@@ -45,7 +45,7 @@ pub fn run() -> Result<()> {
 
 fn build() -> Result<()> {
     eprintln!(
-        "Building Volvelle without optimisation (about three minutes on two cores the first time, then seconds) ..."
+        "Building Volvelle without optimisation: some minutes the first time, then seconds ."
     );
     let began = Instant::now();
     host::run("cargo", &["build", "--locked", "--bin", "volvelle", "--bin", "volvelle-holder"])?;

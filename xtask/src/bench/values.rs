@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use serde_json::{Map, json};
+use anyhow::{Result, ensure};
+use serde_json::json;
 
 use super::figure::Report;
 use super::fill::{Full, READABLE, name};
 use super::load::{Load, Outcome, request, send};
 use super::process::{TICK_US, ticks, ticks_of_all};
+use super::rotations::sign_in;
 
 /// Secrets read over and over when keys are to be cached: by a crowd, and by somebody alone.
 const HOT: [usize; 2] = [1_000, 50];
@@ -32,7 +33,7 @@ struct Rounds {
 
 /// Measures reads with cold and with cached keys.
 pub async fn run(full: &mut Full, report: &mut Report) -> Result<()> {
-    let token = sign_in(full).await?;
+    let token = sign_in(&full.gateway).await?;
     let requests = |range: std::ops::Range<usize>| -> Arc<Vec<Vec<u8>>> {
         let one = |n| request("rotated-secret-get-value", &json!({"name": name(n), "token": token}));
         Arc::new(range.map(one).collect())
@@ -85,12 +86,4 @@ impl Rounds {
 
 fn address(full: &Full) -> String {
     full.gateway.admin.url.trim_start_matches("http://").to_owned()
-}
-
-async fn sign_in(full: &Full) -> Result<String> {
-    let admin = &full.gateway.admin;
-    let body = json!({"access-id": admin.access_id, "access-key": admin.access_key});
-    let body: Map<_, _> = body.as_object().cloned().context("an object")?;
-    let (_, answer) = full.gateway.post_as_is("auth", body).await?;
-    answer["token"].as_str().map(str::to_owned).context("no token")
 }
