@@ -44,9 +44,7 @@ pub fn run() -> Result<()> {
 }
 
 fn build() -> Result<()> {
-    eprintln!(
-        "Building Volvelle without optimisation: some minutes the first time, then seconds ."
-    );
+    eprintln!("Building Volvelle without optimisation: some minutes the first time, then seconds ...");
     let began = Instant::now();
     host::run("cargo", &["build", "--locked", "--bin", "volvelle", "--bin", "volvelle-holder"])?;
     eprintln!("built in {:.0} s", began.elapsed().as_secs_f64());
