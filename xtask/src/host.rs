@@ -22,6 +22,13 @@ pub fn run(program: &str, args: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// A program of this workspace, built with the same profile as this one.
+pub fn built(program: &str) -> Result<PathBuf> {
+    let path = std::env::current_exe().context("where this program is")?.with_file_name(program);
+    ensure!(path.exists(), "{} is missing: build it with cargo build", path.display());
+    Ok(path)
+}
+
 /// Where `program` is found on this machine.
 pub fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();

@@ -31,7 +31,7 @@ pub fn ensure() -> Result<()> {
     if host::which("apt-get").is_none() {
         bail!("install these packages by hand (no apt-get here): {}", missing.join(" "));
     }
-    let sudo: &[&str] = if is_root() { &[] } else { &["sudo", "-n"] };
+    let sudo: &[&str] = if is_root() { &[] } else { &["sudo"] };
     let apt = |args: &[&str]| {
         let all: Vec<&str> =
             sudo.iter().chain(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]).chain(args).copied().collect();

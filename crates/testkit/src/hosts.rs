@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    path::PathBuf,
     process::{Child, ChildStdin, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -170,6 +171,17 @@ impl Host {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// A file of the host as this machine sees it, without entering the host.
+    #[must_use]
+    pub fn file(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.init))
+    }
+
+    /// Processor time of everything that ever ran in the host, in ticks of the kernel.
+    pub fn ticks(&self) -> u64 {
+        ticks_below(self.init)
+    }
+
     /// The hash field of an account in the host's own shadow file.
     pub fn shadow(&self, user: &str) -> Result<String> {
         self.read("cat /etc/shadow")?
@@ -329,6 +341,15 @@ fn generate_key(dir: &TempDir, algorithm: &str) -> Result<(String, String)> {
     }
     let public = std::fs::read_to_string(path.with_extension("pub"))?;
     Ok((std::fs::read_to_string(&path)?, public.trim().to_owned()))
+}
+
+/// A process that has ended and was waited for counts in its parent's time, so nothing is lost or counted twice.
+fn ticks_below(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let own: u64 = after_name.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    own + children.split_whitespace().filter_map(|child| child.parse().ok()).map(ticks_below).sum::<u64>()
 }
 
 fn child_of(parent: u32) -> Option<u32> {
