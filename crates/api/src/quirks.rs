@@ -20,8 +20,8 @@ pub struct ParamError {
 pub fn normalise(body: &Map<String, Value>, schema: &schemars::Schema) -> Result<Map<String, Value>, ParamError> {
     let mut out = Map::new();
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return Ok(out) };
-    for (name, property) in properties {
-        let Some(value) = body.get(name).filter(|v| !v.is_null()) else { continue };
+    for (name, value) in body.iter().filter(|(_, value)| !value.is_null()) {
+        let Some(property) = properties.get(name) else { continue };
         let kind = property.get("type").and_then(Value::as_str).unwrap_or("string");
         if let Some(value) =
             convert(kind, value).map_err(|message| ParamError { param: name.clone(), message: message.to_owned() })?

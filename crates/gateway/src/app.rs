@@ -77,9 +77,23 @@ pub struct View {
     pub roles: Arc<Vec<Role>>,
     /// Whether no rule ends by itself, so that a decision holds as long as the roles are the same.
     pub timeless: bool,
-    callers: RwLock<HashMap<[u8; 32], Arc<Caller>>>,
+    callers: Arc<RwLock<HashMap<[u8; 32], Arc<Caller>>>>,
     /// Items ready to be read.
     pub shelf: Shelf,
+}
+
+impl View {
+    /// The same rules and identities, and nothing remembered of items.
+    fn with_other_content(&self, stamp: Stamp) -> Self {
+        Self {
+            stamp,
+            account: Arc::clone(&self.account),
+            roles: Arc::clone(&self.roles),
+            timeless: self.timeless,
+            callers: Arc::clone(&self.callers),
+            shelf: Shelf::default(),
+        }
+    }
 }
 
 /// Everything an operation may use.
@@ -149,15 +163,18 @@ impl App {
     pub async fn enter(&self, token: &Secret, fresh: Fresh) -> Result<(Arc<View>, Arc<Caller>), ApiError> {
         let hash = credentials::hash(token);
         if let Some((view, caller)) = self.remembered(&hash) {
-            let good = match fresh {
-                Fresh::Remembered => true,
-                Fresh::Checked => {
-                    let mut tx = self.store.read().await?;
-                    accounts::stamp(&mut tx, &view.account.id).await? == view.stamp
-                }
-            };
-            if good {
+            if fresh == Fresh::Remembered {
                 return alive(view, caller, self.now());
+            }
+            let mut tx = self.store.read().await?;
+            let stamp = accounts::stamp(&mut tx, &view.account.id).await?;
+            if stamp == view.stamp {
+                return alive(view, caller, self.now());
+            }
+            if stamp.0 == view.stamp.0 {
+                let renewed = Arc::new(view.with_other_content(stamp));
+                write(&self.views).insert(view.account.id.clone(), Arc::clone(&renewed));
+                return alive(renewed, caller, self.now());
             }
             self.forget(&view.account.id);
         }
@@ -176,7 +193,7 @@ impl App {
                     account,
                     roles,
                     timeless,
-                    callers: RwLock::default(),
+                    callers: Arc::default(),
                     shelf: Shelf::default(),
                 });
                 write(&self.views).insert(token.account.clone(), Arc::clone(&fresh));
@@ -227,7 +244,7 @@ impl App {
         let status = StatusCode::from_u16(op.status).unwrap_or(StatusCode::OK);
         let from = ops::auth::From { remote: call.remote.ip(), forwarded: call.forwarded_for };
         if op.name == "auth" {
-            return Ok((status, ops::auth::sign_in(self, &from, &params).await?));
+            return Ok((status, Box::pin(ops::auth::sign_in(self, &from, &params)).await?));
         }
         let token = token.ok_or(ApiError::Unauthenticated)?;
         if matches!(op.name.as_str(), "rotated-secret-get-value" | "get-rotated-secret-value") {
@@ -236,8 +253,9 @@ impl App {
         let (view, caller) = self.enter(&token, Fresh::Checked).await?;
         let remote = ops::auth::admit(&caller.method, &from, self.now())?;
         let ctx = Ctx::new(self, view, caller, remote, &op.name);
-        let outcome = ops::run(&ctx, &op.name, &params).await;
-        ctx.close(&params, &outcome).await?;
+        // Boxed: the future of a read stays small.
+        let outcome = Box::pin(ops::run(&ctx, &op.name, &params)).await;
+        Box::pin(ctx.close(&params, &outcome)).await?;
         outcome.map(|value| (status, value))
     }
 }

@@ -16,7 +16,7 @@ use crate::app::{App, Caller, View};
 use crate::committer::CommitError;
 use crate::error::ApiError;
 use crate::params::Params;
-use crate::trail::Noted;
+use crate::trail::{Basis, Noted};
 
 /// Rules on items.
 pub const ITEMS: &str = "item-rule";
@@ -198,7 +198,7 @@ impl<'a> Ctx<'a> {
             Err(_) => "failed",
         };
         let entry = self.entry(object.unwrap_or_default(), word, "");
-        let noted = Noted { account: self.id().clone(), entry, stamp: None };
+        let noted = Noted { account: self.id().clone(), entry, basis: Basis::Nothing };
         self.app.trail.commit(noted).await.map(|_| ()).map_err(unwritten)
     }
 }

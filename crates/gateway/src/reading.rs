@@ -18,7 +18,7 @@ use crate::error::ApiError;
 use crate::ops::{auth, locks};
 use crate::params::{Params, bad};
 use crate::shape;
-use crate::trail::{Noted, Written};
+use crate::trail::{Basis, Noted, Written};
 
 /// How long a read waits for a rotation that is between staged and done.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -32,7 +32,7 @@ const SHARED: &str = "*";
 /// An item with its current versions, ready to be opened.
 pub struct Ready {
     item: Item,
-    current: Vec<ItemVersion>,
+    current: Arc<[ItemVersion]>,
     /// Whether a rotation is between staged and done.
     under_way: bool,
 }
@@ -40,6 +40,15 @@ pub struct Ready {
 /// Items of one account at one stamp.
 #[derive(Default)]
 pub struct Shelf(RwLock<HashMap<String, Arc<Ready>>>);
+
+/// Where a read takes the item from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// From memory, to be compared before the answer leaves.
+    Shelf,
+    /// From the database, after the call began: as current as anybody may ask for.
+    Database,
+}
 
 /// Answers `rotated-secret-get-value`.
 ///
@@ -53,7 +62,8 @@ pub async fn value(app: &App, token: &Secret, from: &auth::From, params: &Params
         let (view, caller) = app.enter(token, fresh).await?;
         let remote = auth::admit(&caller.method, from, app.now())?;
         let ctx = Ctx::new(app, Arc::clone(&view), Arc::clone(&caller), remote, "rotated-secret-get-value");
-        let outcome = answer(&ctx, &view, &name, params, &mut waited).await;
+        let source = if attempt == 0 { Source::Shelf } else { Source::Database };
+        let outcome = answer(&ctx, (&view, source), &name, params, &mut waited).await;
         if let Ok(None) = outcome {
             continue;
         }
@@ -63,10 +73,13 @@ pub async fn value(app: &App, token: &Secret, from: &auth::From, params: &Params
             Err(_) => "failed",
         };
         let entry = ctx.entry(name.as_str(), word, params.text("host").unwrap_or_default());
-        let noted = Noted { account: view.account.id.clone(), entry, stamp: Some(view.stamp) };
-        match app.trail.commit(noted).await.map_err(unwritten)? {
-            Written::Durable => return outcome.map(Option::unwrap_or_default),
-            Written::Stale => app.forget(&view.account.id),
+        let basis = match source {
+            Source::Shelf => Basis::All(view.stamp),
+            Source::Database => Basis::Rules(view.stamp.0),
+        };
+        let noted = Noted { account: view.account.id.clone(), entry, basis };
+        if app.trail.commit(noted).await.map_err(unwritten)? == Written::Durable {
+            return outcome.map(Option::unwrap_or_default);
         }
     }
     Err(ApiError::Conflict("it is being changed all the time; try again".to_owned()))
@@ -75,7 +88,7 @@ pub async fn value(app: &App, token: &Secret, from: &auth::From, params: &Params
 /// The answer; `None` means that a rotation was waited for and everything must be looked at again.
 async fn answer(
     ctx: &Ctx<'_>,
-    view: &View,
+    (view, source): (&View, Source),
     name: &ItemPath,
     params: &Params,
     waited: &mut bool,
@@ -86,7 +99,10 @@ async fn answer(
             ctx.caller.note_reader(name.as_str());
         }
     }
-    let ready = ready(ctx, view, name).await?;
+    let ready = match shelved(view, name).filter(|_| source == Source::Shelf) {
+        Some(ready) => ready,
+        None => Box::pin(load(ctx, view, name)).await?,
+    };
     let item = &ready.item;
     if item.kind != ItemKind::RotatedSecret {
         return Err(bad("name", "it is no rotated secret; read it with get-secret-value"));
@@ -96,24 +112,21 @@ async fn answer(
     }
     let version: u32 = params.number("version")?.unwrap_or(0);
     if ready.under_way && !*waited && version == 0 {
-        ctx.app.engine.settled(ctx.id(), item.id, PATIENCE).await?;
+        Box::pin(ctx.app.engine.settled(ctx.id(), item.id, PATIENCE)).await?;
         *waited = true;
-        ctx.app.forget(ctx.id());
         return Ok(None);
     }
-    if locks::on_read(ctx, item).await? {
+    if (item.locking.on_read || item.locking.held.is_some()) && Box::pin(locks::on_read(ctx, item)).await? {
         return Ok(None);
     }
     let host = params.text("host");
-    let chosen = if version == 0 { ready.current.clone() } else { older(ctx, item, version).await? };
-    let chosen: Vec<ItemVersion> = chosen
-        .into_iter()
-        .filter(|v| host.is_none_or(|h| v.host == h || v.host.split(':').next() == Some(h)))
-        .collect();
+    let kept = if version == 0 { Arc::clone(&ready.current) } else { Box::pin(older(ctx, item, version)).await? };
+    let asked = |v: &&ItemVersion| host.is_none_or(|h| v.host == h || v.host.split(':').next() == Some(h));
+    let chosen: Vec<&ItemVersion> = kept.iter().filter(asked).collect();
     if chosen.is_empty() {
         return Err(missing(ctx, name, version, host));
     }
-    let value = opened(ctx, item, chosen, host.is_some()).await?;
+    let value = opened(ctx, item, &chosen, host.is_some()).await?;
     Ok(Some(with_state(value, item)))
 }
 
@@ -125,15 +138,15 @@ fn missing(ctx: &Ctx<'_>, name: &ItemPath, version: u32, host: Option<&str>) -> 
     }
 }
 
-async fn opened(ctx: &Ctx<'_>, item: &Item, chosen: Vec<ItemVersion>, one: bool) -> Result<Value, ApiError> {
+async fn opened(ctx: &Ctx<'_>, item: &Item, chosen: &[&ItemVersion], one: bool) -> Result<Value, ApiError> {
     let mut hosts = Map::new();
     for version in chosen {
-        let credential = ctx.app.vault.open_version(ctx.account(), item, &version).await?;
+        let credential = ctx.app.vault.open_version(ctx.account(), item, version).await?;
         let value = Value::Object(credential.expose_json());
         if one || version.host.is_empty() {
             return Ok(json!({ "value": value }));
         }
-        hosts.insert(version.host, value);
+        hosts.insert(version.host.clone(), value);
     }
     Ok(json!({"value": {"linked_hosts": hosts}}))
 }
@@ -156,10 +169,11 @@ fn with_state(mut value: Value, item: &Item) -> Value {
     value
 }
 
-async fn ready(ctx: &Ctx<'_>, view: &View, name: &ItemPath) -> Result<Arc<Ready>, ApiError> {
-    if let Some(ready) = read(&view.shelf.0).get(name.as_str()) {
-        return Ok(Arc::clone(ready));
-    }
+fn shelved(view: &View, name: &ItemPath) -> Option<Arc<Ready>> {
+    read(&view.shelf.0).get(name.as_str()).cloned()
+}
+
+async fn load(ctx: &Ctx<'_>, view: &View, name: &ItemPath) -> Result<Arc<Ready>, ApiError> {
     let mut tx = ctx.app.store.read().await?;
     let item = items::find(&mut tx, ctx.id(), name).await?.ok_or_else(|| ctx.not_found(&format!("item {name}")))?;
     let mut current = versions::current_of(&mut tx, ctx.id(), item.id).await?;
@@ -170,7 +184,7 @@ async fn ready(ctx: &Ctx<'_>, view: &View, name: &ItemPath) -> Result<Arc<Ready>
         use volvelle_domain::rotation::Stage as S;
         matches!(rotation.state.stage, S::Staged | S::Applied | S::Verified | S::InDoubt)
     });
-    let ready = Arc::new(Ready { item, current, under_way });
+    let ready = Arc::new(Ready { item, current: current.into(), under_way });
     let mut shelf = write(&view.shelf.0);
     if shelf.len() >= SHELF_SIZE {
         shelf.clear();
@@ -179,11 +193,11 @@ async fn ready(ctx: &Ctx<'_>, view: &View, name: &ItemPath) -> Result<Arc<Ready>
     Ok(ready)
 }
 
-async fn older(ctx: &Ctx<'_>, item: &Item, version: u32) -> Result<Vec<ItemVersion>, ApiError> {
+async fn older(ctx: &Ctx<'_>, item: &Item, version: u32) -> Result<Arc<[ItemVersion]>, ApiError> {
     let mut tx = ctx.app.store.read().await?;
     let mut kept = versions::list_item(&mut tx, ctx.id(), item.id).await?;
     kept.retain(|v| v.version == version && v.host != SHARED && v.state != VersionState::Rejected);
-    Ok(kept)
+    Ok(kept.into())
 }
 
 /// Whether `caller` is whom the lock belongs to.

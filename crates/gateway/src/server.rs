@@ -3,7 +3,8 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -231,18 +232,23 @@ fn operation(path: &str) -> Option<&str> {
     (!name.is_empty() && name.len() <= 64 && name.bytes().all(ok)).then_some(name)
 }
 
+/// Unlike any other: the process has a random prefix, and its requests are counted.
 fn request_id() -> String {
-    let mut bytes = [0_u8; 8];
-    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
-    hex::encode(bytes)
+    static PREFIX: LazyLock<String> = LazyLock::new(|| {
+        let mut bytes = [0_u8; 6];
+        getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+        hex::encode(bytes)
+    });
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{}{:08x}", *PREFIX, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
-    respond(status, "application/json", value.to_string())
+    respond(status, "application/json", serde_json::to_vec(value).unwrap_or_default())
 }
 
-fn respond(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+fn respond(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

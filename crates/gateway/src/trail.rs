@@ -15,14 +15,35 @@ use crate::committer::{Committer, Sink};
 /// Generation and content of an account.
 pub type Stamp = (i64, i64);
 
+/// What a decision was made on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// On nothing that can change.
+    Nothing,
+    /// On rules and identities in memory, and on values read from the database after the call began.
+    Rules(i64),
+    /// On rules, identities and values in memory.
+    All(Stamp),
+}
+
+impl Basis {
+    const fn holds(self, now: Stamp) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Rules(generation) => generation == now.0,
+            Self::All(stamp) => stamp.0 == now.0 && stamp.1 == now.1,
+        }
+    }
+}
+
 /// One entry on its way.
 pub struct Noted {
     /// Whose chain.
     pub account: AccountId,
     /// What happened.
     pub entry: Entry,
-    /// What the decision was made on; `None` if it depends on nothing.
-    pub stamp: Option<Stamp>,
+    /// What the decision was made on.
+    pub basis: Basis,
 }
 
 /// What became of an entry.
@@ -61,7 +82,7 @@ impl Sink<Noted> for AuditSink {
             let now = accounts::stamp(&mut tx, &account).await?;
             let mut entries = Vec::with_capacity(chunk.len());
             for (place, noted) in chunk {
-                if noted.stamp.is_some_and(|stamp| stamp != now) {
+                if !noted.basis.holds(now) {
                     answers[*place] = Written::Stale;
                 } else {
                     entries.push(noted.entry.clone());

@@ -23,6 +23,9 @@ use crate::{EngineError, Parts, planner};
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How often somebody who waits looks by himself.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long the last words of a killed process may be under way. If one comes later, it makes the candidate the account's value,
+/// which is kept until then: the rotation goes on with the same candidate.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Nobody waits for a rotation that pauses longer than this.
 const LONG_PAUSE_SECONDS: i64 = 8;
 /// Outcomes that may wait for a slow listener.
@@ -98,7 +101,7 @@ impl Engine {
     pub async fn bury_the_dead(&self) -> Result<u64, EngineError> {
         let now = self.parts.clock.now();
         let mut tx = self.parts.store.begin().await?;
-        let not_before = later(now, self.parts.settings.timing.quiet.min(Duration::from_secs(2)));
+        let not_before = later(now, self.parts.settings.timing.quiet.min(LAST_WORDS));
         let freed = rotations::release_dead(&mut tx, &self.parts.name, now, not_before).await?;
         tx.commit().await?;
         Ok(freed)

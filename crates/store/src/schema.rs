@@ -1,7 +1,7 @@
 //! The tables. Every primary key begins with the account, so that tables can be divided by it.
 //!
 //! Statements are only ever appended. Differences between the engines: the type of bytes,
-//! and that PostgreSQL must be told to sort names by their bytes.
+//! that PostgreSQL must be told to sort names by their bytes, and SQLite to keep the audit log in the order of its key.
 
 use crate::db::values;
 use crate::{StoreError, Tx};
@@ -15,7 +15,7 @@ const MIGRATIONS: &[&str] = &[
         account TEXT NOT NULL PRIMARY KEY REFERENCES accounts (id), seq BIGINT NOT NULL, hash {blob} NOT NULL)",
     "CREATE TABLE audit (
         account TEXT NOT NULL, seq BIGINT NOT NULL, at BIGINT NOT NULL, entry TEXT NOT NULL, hash {blob} NOT NULL,
-        PRIMARY KEY (account, seq))",
+        PRIMARY KEY (account, seq)) {clustered}",
     "CREATE TABLE counters (
         account TEXT NOT NULL REFERENCES accounts (id), family TEXT NOT NULL, last BIGINT NOT NULL,
         PRIMARY KEY (account, family))",
@@ -98,9 +98,14 @@ pub(crate) async fn migrate(tx: &mut Tx, postgres: bool) -> Result<(), StoreErro
         Some(row) => row.number(0, "a schema version")?,
         None => 0_usize,
     };
-    let (blob, name) = if postgres { ("BYTEA", "TEXT COLLATE \"C\"") } else { ("BLOB", "TEXT") };
+    let (blob, name, clustered) =
+        if postgres { ("BYTEA", "TEXT COLLATE \"C\"", "") } else { ("BLOB", "TEXT", "WITHOUT ROWID") };
     for (n, statement) in MIGRATIONS.iter().enumerate().skip(done) {
-        tx.execute(&statement.replace("{blob}", blob).replace("{name}", name), values![]).await?;
+        tx.execute(
+            &statement.replace("{blob}", blob).replace("{clustered}", clustered).replace("{name}", name),
+            values![],
+        )
+        .await?;
         let version = i64::try_from(n + 1).map_err(|_| StoreError::Corrupt("a schema version"))?;
         tx.execute("INSERT INTO schema_version (version) VALUES ($1)", values![version]).await?;
     }

@@ -14,7 +14,7 @@ use crate::ctx::{Ctx, unwritten};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
 use crate::shape;
-use crate::trail::Noted;
+use crate::trail::{Basis, Noted};
 
 /// Where a call comes from.
 pub struct From {
@@ -49,7 +49,7 @@ pub async fn sign_in(app: &App, from: &From, params: &Params) -> Result<Value, A
         tracing::info!(remote = %from.remote, "a sign-in was refused");
         if let Some(method) = &method {
             let entry = entry(method, &from.remote.to_string(), "denied", now);
-            let noted = Noted { account: method.account.clone(), entry, stamp: None };
+            let noted = Noted { account: method.account.clone(), entry, basis: Basis::Nothing };
             app.trail.commit(noted).await.map_err(unwritten)?;
         }
         return Err(ApiError::Unauthenticated);

@@ -37,7 +37,6 @@ pub async fn on_read(ctx: &Ctx<'_>, item: &Item) -> Result<bool, ApiError> {
         return Ok(false);
     }
     take(ctx, item, &["read".to_owned(), "update".to_owned()], None).await?;
-    ctx.app.forget(ctx.id());
     Ok(true)
 }
 
