@@ -162,10 +162,15 @@ impl App {
     /// The token is not valid.
     pub async fn enter(&self, token: &Secret, fresh: Fresh) -> Result<(Arc<View>, Arc<Caller>), ApiError> {
         let hash = credentials::hash(token);
+        if let Some((view, caller)) = self.remembered(&hash).filter(|_| fresh == Fresh::Remembered) {
+            return alive(view, caller, self.now());
+        }
+        Box::pin(self.look_up(hash)).await
+    }
+
+    /// The same from the database, or from memory when the database says that nothing has changed.
+    async fn look_up(&self, hash: [u8; 32]) -> Result<(Arc<View>, Arc<Caller>), ApiError> {
         if let Some((view, caller)) = self.remembered(&hash) {
-            if fresh == Fresh::Remembered {
-                return alive(view, caller, self.now());
-            }
             let mut tx = self.store.read().await?;
             let stamp = accounts::stamp(&mut tx, &view.account.id).await?;
             if stamp == view.stamp {
@@ -250,12 +255,23 @@ impl App {
         if matches!(op.name.as_str(), "rotated-secret-get-value" | "get-rotated-secret-value") {
             return Ok((status, crate::reading::value(self, &token, &from, &params).await?));
         }
-        let (view, caller) = self.enter(&token, Fresh::Checked).await?;
-        let remote = ops::auth::admit(&caller.method, &from, self.now())?;
+        Box::pin(self.other(op, status, &token, &from, &params)).await
+    }
+
+    /// Every operation but the two that must be quick.
+    async fn other(
+        &self,
+        op: &Operation,
+        status: StatusCode,
+        token: &Secret,
+        from: &ops::auth::From,
+        params: &Params,
+    ) -> Result<(StatusCode, Value), ApiError> {
+        let (view, caller) = self.enter(token, Fresh::Checked).await?;
+        let remote = ops::auth::admit(&caller.method, from, self.now())?;
         let ctx = Ctx::new(self, view, caller, remote, &op.name);
-        // Boxed: the future of a read stays small.
-        let outcome = Box::pin(ops::run(&ctx, &op.name, &params)).await;
-        Box::pin(ctx.close(&params, &outcome)).await?;
+        let outcome = ops::run(&ctx, &op.name, params).await;
+        ctx.close(params, &outcome).await?;
         outcome.map(|value| (status, value))
     }
 }

@@ -202,7 +202,8 @@ impl Quorum {
             return Ok(sealed.open(&bound, &kek)?);
         }
         let chunk = [(0, sealed, bound)];
-        self.open_chunk((place.realm, sealed.key_id()), &chunk)
+        // Boxed: the future of a read whose key is cached stays small.
+        Box::pin(self.open_chunk((place.realm, sealed.key_id()), &chunk))
             .await
             .pop()
             .map_or(Err(Error::Library.into()), |(_, v)| v)
