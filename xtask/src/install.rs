@@ -19,6 +19,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/lib/x86_64-linux-gnu/security/pam_pwquality.so", "libpam-pwquality"),
     ("/usr/share/dict/cracklib-small", "cracklib-runtime"),
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
+    ("/usr/lib/python3.11/ensurepip/__init__.py", "python3-venv"),
     ("/usr/bin/unshare", "util-linux"),
 ];
 

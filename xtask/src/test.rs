@@ -1,6 +1,6 @@
-//! `cargo xtask test`: formatting, tidy, and every test of the workspace, against real servers.
+//! `cargo xtask test`: formatting, tidy, every test of the workspace, against real servers, and the demo.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{host, install, tidy};
 
@@ -11,5 +11,8 @@ pub fn run() -> Result<()> {
     host::run("cargo", &["fmt", "--all", "--check"])?;
     tidy::run()?;
     host::run("cargo", &["build", "--workspace", "--locked"])?;
-    host::run("cargo", &["test", "--workspace", "--locked"])
+    host::run("cargo", &["test", "--workspace", "--locked"])?;
+    // The README's first command, on the programs that were just built.
+    let own = std::env::current_exe().context("where this program is")?;
+    host::run(&own.display().to_string(), &["demo", "built"])
 }
