@@ -215,10 +215,8 @@ impl Stage {
         let history = self.show.command(&history).await?;
         self.show.check("both rotations are done, the interrupted one too", history.text.matches("done").count() == 2);
         let chain = self.show.command("volvelle audit verify").await?;
-        self.show.check(
-            "no entry of the audit trail was changed or left out",
-            chain.ok && chain.text.contains("is whole"),
-        );
+        self.show
+            .check("no entry of the audit trail was changed or left out", chain.ok && chain.text.contains("is whole"));
         Ok(())
     }
 }
