@@ -235,7 +235,7 @@ fn operation(path: &str) -> Option<&str> {
 /// Unlike any other: the process has a random prefix, and its requests are counted.
 fn request_id() -> String {
     static PREFIX: LazyLock<String> = LazyLock::new(|| {
-        let mut bytes = [0_u8; 6];
+        let mut bytes = [0_u8; 4];
         getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
         hex::encode(bytes)
     });

@@ -2,7 +2,7 @@
 
 use volvelle_domain::Credential;
 use volvelle_domain::account::Account;
-use volvelle_domain::connector::{FailureClass, Preflight};
+use volvelle_domain::connector::{ActingAs, FailureClass, Preflight};
 use volvelle_domain::ids::{AccountId, Micros, TargetId};
 use volvelle_domain::item::{Item, Rotator, RotatorStatus, VersionState};
 use volvelle_domain::rotation::{Stage, State};
@@ -30,15 +30,12 @@ pub(crate) fn remembered(facts: &SlotFacts, preflight: &Preflight) -> SlotFacts 
 }
 
 /// Whether a failure of this class says something about the target and not about one secret on it.
-pub(crate) const fn breaks(class: FailureClass) -> bool {
-    matches!(
-        class,
-        FailureClass::Auth
-            | FailureClass::Privilege
-            | FailureClass::PeerIdentity
-            | FailureClass::Unreachable
-            | FailureClass::Timeout
-    )
+pub(crate) fn breaks(class: FailureClass, acting: ActingAs) -> bool {
+    match class {
+        FailureClass::Auth | FailureClass::Privilege => acting == ActingAs::Target,
+        FailureClass::PeerIdentity | FailureClass::Unreachable | FailureClass::Timeout => true,
+        FailureClass::Config | FailureClass::Policy | FailureClass::LoginBudget | FailureClass::Protocol => false,
+    }
 }
 
 /// Stops everything for a target whose peer is not the pinned one.

@@ -36,7 +36,9 @@ impl Jobs for SlotJobs {
         let seat = load(&self.parts, &rotation.slot).await.map_err(failed)?;
         let policy = seat.policy();
         let (parts, bells) = (self.parts.clone(), self.bells.clone());
+        let scheduled = rotation.cause == "schedule";
         Ok(Box::new(SlotJob {
+            scheduled,
             parts,
             bells,
             seat,
@@ -80,6 +82,8 @@ struct SlotJob {
     bells: Bells,
     seat: Seat,
     policy: PasswordPolicy,
+    /// Whether nobody but the calendar asked for it.
+    scheduled: bool,
     opened: BTreeMap<Version, Credential>,
     /// What the target's own record becomes with the settle.
     target_version: Option<TargetVersion>,
@@ -163,6 +167,30 @@ impl SlotJob {
         report
     }
 
+    /// Refuses to ask a target that has refused its own credential too often: asking again could lock it for everybody. Scheduled
+    /// rotations wait for any open breaker; they were put into the queue together, before the first of them failed.
+    async fn may_ask(&self, now: Micros) -> Result<(), Failure> {
+        if self.seat.acting() == ActingAs::User && !self.scheduled {
+            return Ok(());
+        }
+        let mut tx = self.parts.store.read().await.map_err(|error| failed(error.into()))?;
+        let (account, target) = (&self.seat.account.id, self.seat.resolved.record.id);
+        let open = breakers::list(&mut tx, now).await.map_err(|error| failed(error.into()))?;
+        let own = |b: &&breakers::Breaker| b.account == *account && b.target == target;
+        let stops = |b: &&breakers::Breaker| self.scheduled || b.class == FailureClass::Auth.as_str();
+        match open.iter().filter(own).find(stops) {
+            Some(breaker) => Err(Failure::new(
+                FailureClass::LoginBudget,
+                format!(
+                    "rotations on target {} wait after failures of class {}",
+                    self.seat.resolved.record.name, breaker.class
+                ),
+                "correct the target (target update), which ends the wait; otherwise it is tried again later",
+            )),
+            None => Ok(()),
+        }
+    }
+
     async fn call_probe(&self, budget: u32, credentials: &[&Credential]) -> ProbeReport {
         let call = self.seat.call(budget, self.connector_time());
         self.seat.connector.probe(&call, credentials).await
@@ -188,6 +216,7 @@ impl Job for SlotJob {
     async fn preflight(&mut self) -> Result<(), Failure> {
         self.seat.may_call()?;
         let now = self.parts.clock.now();
+        self.may_ask(now).await?;
         let budget = self.seat.budget(&self.parts, now);
         if budget == 0 {
             return Err(Failure::new(
@@ -205,7 +234,9 @@ impl Job for SlotJob {
                     self.policy = policy;
                 }
                 let changed = facts.memory != self.seat.facts.memory || !self.seat.facts.failed_logins.is_empty();
-                self.seat.facts = SlotFacts { failed_logins: Vec::new(), ..facts };
+                // Only a login of the account itself clears the host's count of its failures.
+                let own = self.seat.acting() == ActingAs::User;
+                self.seat.facts = if own { SlotFacts { failed_logins: Vec::new(), ..facts } } else { facts };
                 if changed {
                     self.save_facts().await;
                 }
@@ -277,8 +308,10 @@ impl Job for SlotJob {
         let target = self.seat.resolved.record.id;
         if state.stage == Stage::Done {
             breakers::succeeded(tx, account, target).await?;
-        } else if let Some(class) = state.class.filter(|class| books::breaks(*class)) {
-            let after = self.parts.settings.breaker_after;
+        } else if let Some(class) = state.class.filter(|class| books::breaks(*class, self.seat.acting())) {
+            let settings = &self.parts.settings;
+            let few = if class == FailureClass::Auth { settings.login_tries } else { u32::MAX };
+            let after = settings.breaker_after.min(few);
             breakers::failed(tx, (account, target), class.as_str(), now, after).await?;
         }
         if let Some(stranger) = &self.stranger {

@@ -123,8 +123,18 @@ impl Worker {
         };
         let mut drive = Drive { rotation, job, quiet: true, passed: Vec::new() };
         self.save(&mut drive, &Event::Claimed, With::default()).await?;
-        while self.act(&mut drive).await? {}
-        Ok(())
+        loop {
+            match self.act(&mut drive).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                // Somebody else wrote the same record first: looking again settles it.
+                Err(StoreError::Conflict(_)) => {
+                    let message = drive.rotation.message.clone();
+                    return self.put_off(&drive.rotation, &message).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Claims at most one rotation and drives it; whether there was one.

@@ -174,7 +174,7 @@ async fn dead_children_come_back_and_none_outlives_the_end() {
 async fn reads_of_many_are_in_an_unbroken_chain() {
     use volvelle_domain::account::{Account, AccountSettings};
     use volvelle_domain::ids::{AccountId, Micros, Uid};
-    use volvelle_gateway::trail::Noted;
+    use volvelle_gateway::trail::{Basis, Noted, Written};
     use volvelle_store::audit::{self, Entry, Verdict};
 
     let dir = tempfile::tempdir().expect("dir");
@@ -210,14 +210,42 @@ async fn reads_of_many_are_in_an_unbroken_chain() {
                 remote: "127.0.0.1".to_owned(),
                 detail: String::new(),
             };
-            trail.commit(Noted { account: id, entry, stamp: None }).await
+            trail.commit(Noted { account: id, entry, basis: Basis::Nothing }).await
         })
     });
     for reader in readers.collect::<Vec<_>>() {
-        reader.await.expect("no panic").expect("durable");
+        assert_eq!(reader.await.expect("no panic").expect("durable"), Written::Durable);
+    }
+    // What was decided before a change is not written; what depends on the rules alone minds only them.
+    let at = |basis| Noted {
+        account: ids[0].clone(),
+        basis,
+        entry: Entry {
+            at: Micros(1),
+            actor: "p-1".to_owned(),
+            action: "stale".to_owned(),
+            object: String::new(),
+            outcome: "ok".to_owned(),
+            remote: String::new(),
+            detail: String::new(),
+        },
+    };
+    let mut tx = store.begin().await.expect("begins");
+    let (generation, content) = volvelle_store::accounts::stamp(&mut tx, &ids[0]).await.expect("a stamp");
+    volvelle_store::accounts::bump_content(&mut tx, &ids[0]).await.expect("a change");
+    tx.commit().await.expect("committed");
+    for (basis, written) in [
+        (Basis::All((generation, content)), Written::Stale),
+        (Basis::Rules(generation), Written::Durable),
+        (Basis::Rules(generation - 1), Written::Stale),
+    ] {
+        assert_eq!(trail.commit(at(basis)).await.expect("decided"), written, "{basis:?}");
     }
     let mut tx = store.read().await.expect("reader");
     for id in &ids {
-        assert_eq!(audit::verify(&mut tx, id).await.expect("verified"), Verdict::Whole(100));
+        assert_eq!(
+            audit::verify(&mut tx, id).await.expect("verified"),
+            Verdict::Whole(if *id == ids[0] { 101 } else { 100 })
+        );
     }
 }

@@ -71,3 +71,49 @@ async fn a_secret_rotates_when_it_is_due_and_again_later_after_a_failure() {
     stop.cancel();
     running.await.expect("the engine ends");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_secrets_due_at_once_never_lock_their_targets_own_account() {
+    let (mut world, host) = (World::start().await, Host::start(HostKind::Debian).expect("a host"));
+    let target = json!({"name": "/s/host", "host": host.addr.ip().to_string(), "ssh-username": "root",
+        "ssh-password": INITIAL_PASSWORD});
+    world.done("target-create-ssh", target).await;
+    for n in 0..6 {
+        let secret = json!({"name": format!("/s/{n}"), "target-name": "/s/host", "rotator-type": "password",
+            "rotated-username": "app1", "authentication-credentials": "use-target-creds", "auto-rotate": "true",
+            "rotation-interval": "1", "skip-dry-run": "true"});
+        world.done("rotated-secret-create-ssh", secret).await;
+    }
+    host.set_password("root", "Somebody-Else-1!").expect("a careless colleague");
+    let before = failures(&host);
+    world.pass(2 * DAY);
+    world.renew_admin().await;
+    let stop = CancellationToken::new();
+    let (engine, ended) = (world.app.engine.clone(), stop.clone());
+    let running = tokio::spawn(async move { engine.run(ended).await });
+    let deadline = Instant::now() + Duration::from_secs(90);
+    loop {
+        let items = world.done("list-items", json!({"path": "/s"})).await;
+        let items = items["items"].as_array().expect("items").clone();
+        if items.len() == 6 && items.iter().all(|item| status(item) == "RotationFailed") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{items:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    // Nor do people who try again by hand.
+    for n in 0..3 {
+        let body = json!({"name": format!("/s/{n}")});
+        assert_eq!(world.refused(&world.admin.token, "gateway-rotate-secret", body).await.1, "rotation_failed");
+    }
+    let spent = failures(&host) - before;
+    assert!((1..=2).contains(&spent), "{spent} failed logins");
+    stop.cancel();
+    running.await.expect("the engine ends");
+}
+
+/// Logins the host has refused.
+fn failures(host: &Host) -> usize {
+    let log = host.server_log().expect("a log");
+    log.lines().filter(|line| line.contains("Failed ") || line.contains("Authentication failure for")).count()
+}
