@@ -99,7 +99,7 @@ pub fn command(ops: &[Operation], scope: &Scope) -> Command {
     }
     let top = top.subcommands(profile::commands()).subcommands(serve::commands()).subcommands(tools());
     let overview = overview(&top);
-    top.help_template("{about}\n\n{usage-heading} {usage}\n\n{before-help}{all-args}{after-help}")
+    top.help_template("{about}\n\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}")
         .before_help(overview)
         .after_help(footer())
 }
