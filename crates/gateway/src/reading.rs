@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use volvelle_domain::item::{Item, ItemKind, ItemVersion, RotatorStatus, VersionState};
 use volvelle_domain::{ItemPath, Secret};
+use volvelle_rotation::SHARED;
 use volvelle_store::{items, rotations, versions};
 
 use crate::app::{App, Caller, Fresh, View, read, write};
@@ -26,8 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const TRIES: usize = 8;
 /// Most items remembered per account.
 const SHELF_SIZE: usize = 100_000;
-/// Host of the slot for values shared by a batch.
-const SHARED: &str = "*";
 
 /// An item with its current versions, ready to be opened.
 pub struct Ready {

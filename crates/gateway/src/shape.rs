@@ -99,7 +99,7 @@ pub fn item(item: &Item, around: &Around<'_>) -> Value {
         }
     }
     if let Some(versions) = around.versions {
-        out["item_versions"] = versions.iter().filter(|v| v.host != "*").map(version).collect();
+        out["item_versions"] = versions.iter().filter(|v| v.host != volvelle_rotation::SHARED).map(version).collect();
     }
     out
 }

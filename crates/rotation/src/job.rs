@@ -21,8 +21,8 @@ use crate::seat::{Resolved, Seat};
 use crate::worker::{Job, Jobs};
 use crate::{EngineError, Parts, books};
 
-/// Host name of the slot that holds the password shared by all hosts of a batch.
-pub(crate) const SHARED: &str = "*";
+/// Host name of the slot that holds the password shared by all hosts of a batch. Its versions are nobody's value.
+pub const SHARED: &str = "*";
 
 /// Makes jobs out of the engine's parts.
 pub(crate) struct SlotJobs {

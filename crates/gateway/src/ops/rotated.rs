@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use volvelle_domain::connector::{ActingAs, ProbeOutcome};
-use volvelle_domain::ids::{ItemId, Uid};
-use volvelle_domain::item::{
-    Item, ItemKind, ItemVersion, Locking, Rotator, RotatorStatus, Schedule, SlotMemory, VersionState,
-};
+use volvelle_domain::item::{Item, ItemKind, ItemVersion, Rotator, RotatorStatus, Schedule, SlotMemory, VersionState};
 use volvelle_domain::rotation::Stage;
 use volvelle_domain::schedule;
 use volvelle_domain::{Credential, ItemPath};
@@ -58,7 +55,7 @@ pub async fn create(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
         return Err(bad("target-name", format!("it is a target of kind {}", resolved.kind)));
     };
     let given = settings::given_secret(connector.declaration(), params);
-    let mut item = empty(ctx, name);
+    let mut item = settings::new_item(ctx, name, ItemKind::RotatedSecret);
     settings::common(&mut item, params, ctx.parameter_names())?;
     let rotator = rotator(ctx, &resolved, rotator_type, given.plain.clone(), params)?;
     item.rotator = Some(rotator);
@@ -77,30 +74,6 @@ pub async fn create(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
         answer["notes"] = Value::from(notes);
     }
     Ok(answer)
-}
-
-fn empty(ctx: &Ctx<'_>, name: ItemPath) -> Item {
-    let mut uid = [0; 16];
-    ctx.app.engine.parts().entropy.fill(&mut uid);
-    Item {
-        account: ctx.id().clone(),
-        id: ItemId(0),
-        uid: Uid(uid),
-        name,
-        kind: ItemKind::RotatedSecret,
-        description: String::new(),
-        tags: Vec::new(),
-        enabled: true,
-        delete_protection: false,
-        current_version: 0,
-        last_version: 0,
-        extras: Map::new(),
-        max_versions: None,
-        locking: Locking::default(),
-        created_at: ctx.now,
-        modified_at: ctx.now,
-        rotator: None,
-    }
 }
 
 fn rotator(

@@ -1,13 +1,15 @@
 //! Parameters that several families share: schedules, policies, locking, tags, things that are stored and echoed.
 
 use serde_json::{Map, Value};
-use volvelle_domain::Credential;
 use volvelle_domain::account::AccountSettings;
 use volvelle_domain::connector::{Declaration, PasswordPolicy, TargetParams};
-use volvelle_domain::item::{Item, Locking, Schedule};
+use volvelle_domain::ids::{ItemId, Uid};
+use volvelle_domain::item::{Item, ItemKind, Locking, Schedule};
 use volvelle_domain::password::{LONGEST, SHORTEST};
 use volvelle_domain::schedule::{self, ScheduleError};
+use volvelle_domain::{Credential, ItemPath};
 
+use crate::ctx::Ctx;
 use crate::error::ApiError;
 use crate::params::{Params, bad};
 
@@ -198,6 +200,32 @@ pub fn echoed(extras: &mut Map<String, Value>, params: &Params, names: impl Iter
             }
             None => {}
         }
+    }
+}
+
+/// An item that is not stored yet, with a fresh uid and nothing set.
+#[must_use]
+pub fn new_item(ctx: &Ctx<'_>, name: ItemPath, kind: ItemKind) -> Item {
+    let mut uid = [0; 16];
+    ctx.app.engine.parts().entropy.fill(&mut uid);
+    Item {
+        account: ctx.id().clone(),
+        id: ItemId(0),
+        uid: Uid(uid),
+        name,
+        kind,
+        description: String::new(),
+        tags: Vec::new(),
+        enabled: true,
+        delete_protection: false,
+        current_version: 0,
+        last_version: 0,
+        extras: Map::new(),
+        max_versions: None,
+        locking: Locking::default(),
+        created_at: ctx.now,
+        modified_at: ctx.now,
+        rotator: None,
     }
 }
 

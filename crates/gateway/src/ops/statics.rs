@@ -1,8 +1,8 @@
 //! Static secrets: values that people set.
 
 use serde_json::{Map, Value, json};
-use volvelle_domain::ids::{ItemId, Uid};
-use volvelle_domain::item::{Item, ItemKind, ItemVersion, Locking, VersionState};
+use volvelle_domain::ids::ItemId;
+use volvelle_domain::item::{Item, ItemKind, ItemVersion, VersionState};
 use volvelle_domain::{Credential, Secret};
 use volvelle_store::versions::Slot;
 use volvelle_store::{StoreError, accounts, items, versions};
@@ -26,27 +26,8 @@ pub async fn create(ctx: &Ctx<'_>, params: &Params) -> Answer {
     ctx.require(ITEMS, name.as_str(), "create")?;
     settings::no_key(params)?;
     let value = params.secret("value").ok_or_else(|| bad("value", "is required"))?;
-    let mut uid = [0; 16];
-    ctx.app.engine.parts().entropy.fill(&mut uid);
-    let mut item = Item {
-        account: ctx.id().clone(),
-        id: ItemId(0),
-        uid: Uid(uid),
-        name,
-        kind: ItemKind::StaticSecret,
-        description: String::new(),
-        tags: Vec::new(),
-        enabled: true,
-        delete_protection: false,
-        current_version: 1,
-        last_version: 1,
-        extras: Map::new(),
-        max_versions: None,
-        locking: Locking::default(),
-        created_at: ctx.now,
-        modified_at: ctx.now,
-        rotator: None,
-    };
+    let mut item = settings::new_item(ctx, name, ItemKind::StaticSecret);
+    (item.current_version, item.last_version) = (1, 1);
     settings::common(&mut item, params, ctx.parameter_names())?;
     if let Some(kind) = params.text("type") {
         item.extras.insert("item_sub_type".to_owned(), Value::from(kind));
