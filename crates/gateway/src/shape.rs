@@ -39,6 +39,8 @@ pub const fn status(status: RotatorStatus) -> &'static str {
 pub struct Around<'a> {
     /// The tenant.
     pub account: &'a Account,
+    /// The time, by which locks end.
+    pub now: Micros,
     /// The target of a rotated secret.
     pub target: Option<&'a Target>,
     /// The kind's declaration.
@@ -79,7 +81,7 @@ pub fn item(item: &Item, around: &Around<'_>) -> Value {
     if let Some(fields) = item.extras.get("item-custom-fields") {
         out["item_custom_fields_details"] = fields.clone();
     }
-    if let Some(lock) = &item.locking.held {
+    if let Some(lock) = item.locking.held_at(around.now) {
         out["locking_info"] = json!({"actions": lock.actions, "locked_by": lock.by,
             "locked_at": lock.at.0 / 1_000_000, "expire_at": lock.until.0 / 1_000_000});
     }

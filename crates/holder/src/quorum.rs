@@ -196,14 +196,22 @@ impl Quorum {
     /// # Errors
     /// The record does not belong there or was changed, or too few holders answer.
     pub async fn open(&self, place: &Place, record: &[u8]) -> Opened {
+        let bound = Sealed::parse(record)?.bind(place)?;
+        self.open_bound(&bound, record).await
+    }
+
+    /// Opens a record that was bound to its place before.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_bound(&self, bound: &Bound, record: &[u8]) -> Opened {
         let sealed = Sealed::parse(record)?;
-        let bound = sealed.bind(place)?;
         if let Some(kek) = self.0.cache.find(bound.name()) {
-            return Ok(sealed.open(&bound, &kek)?);
+            return Ok(sealed.open(bound, &kek)?);
         }
-        let chunk = [(0, sealed, bound)];
+        let chunk = [(0, sealed, bound.clone())];
         // Boxed: the future of a read whose key is cached stays small.
-        Box::pin(self.open_chunk((place.realm, sealed.key_id()), &chunk))
+        Box::pin(self.open_chunk((bound.realm(), sealed.key_id()), &chunk))
             .await
             .pop()
             .map_or(Err(Error::Library.into()), |(_, v)| v)

@@ -102,6 +102,12 @@ pub(crate) async fn close(
             plan_next(rotator, seed(&uid), now);
         }
     }
+    if stages.iter().all(|stage| stage.is_final()) {
+        if state.stage == Stage::Done && item.locking.held_at(now).is_none() {
+            item.locking.held = None;
+        }
+        item.plan_lock_end();
+    }
     item.modified_at = now;
     items::update(tx, &item).await
 }
@@ -153,7 +159,9 @@ pub(crate) fn plan_next(rotator: &mut Rotator, seed: u64, now: Micros) {
         RotatorStatus::OutOfSync => rotator.next_rotation_at = None,
         RotatorStatus::RotationFailed | RotatorStatus::RotationPartialSucceeded => {
             rotator.failures = rotator.failures.saturating_add(1);
-            if rotator.schedule.auto_rotate && rotator.next_rotation_at.is_none_or(|due| due <= now) {
+            // Without a schedule there may still be the end of a lock, which made it due.
+            let wanted = rotator.schedule.auto_rotate || rotator.next_rotation_at.is_some();
+            if wanted && rotator.next_rotation_at.is_none_or(|due| due <= now) {
                 let pause = BACK_OFF.0.saturating_mul(1 << rotator.failures.min(10)).min(BACK_OFF.1);
                 let jitter = i64::try_from(seed % 30).unwrap_or(0);
                 rotator.next_rotation_at = Some(now.plus_seconds(pause + jitter));

@@ -14,8 +14,8 @@ const MIGRATIONS: &[&str] = &[
     "CREATE TABLE audit_heads (
         account TEXT NOT NULL PRIMARY KEY REFERENCES accounts (id), seq BIGINT NOT NULL, hash {blob} NOT NULL)",
     "CREATE TABLE audit (
-        account TEXT NOT NULL, seq BIGINT NOT NULL, at BIGINT NOT NULL, entry TEXT NOT NULL, hash {blob} NOT NULL,
-        PRIMARY KEY (account, seq)) {clustered}",
+        account TEXT NOT NULL, seq BIGINT NOT NULL, entries TEXT NOT NULL, hash_before {blob} NOT NULL,
+        hash {blob} NOT NULL, PRIMARY KEY (account, seq)) {clustered}",
     "CREATE TABLE counters (
         account TEXT NOT NULL REFERENCES accounts (id), family TEXT NOT NULL, last BIGINT NOT NULL,
         PRIMARY KEY (account, family))",
