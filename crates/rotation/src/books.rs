@@ -16,6 +16,9 @@ use crate::job::SHARED;
 use crate::seat::Seat;
 use crate::{EngineError, Parts};
 
+/// Rotations of one slot that are remembered.
+const HISTORY: u32 = 100;
+
 /// Fact of a slot: whether the verifier can be read, so that asking costs no login.
 pub(crate) const READS: &str = "reads";
 
@@ -117,6 +120,7 @@ async fn prune(tx: &mut Tx, account: &Account, item: &Item, rotation: &Rotation)
     versions::prune(tx, &rotation.slot, keep).await?;
     let shared = versions::Slot { host: SHARED.to_owned(), ..rotation.slot.clone() };
     versions::prune(tx, &shared, 1).await?;
+    rotations::prune(tx, &rotation.slot, HISTORY).await?;
     Ok(())
 }
 

@@ -154,6 +154,17 @@ pub async fn open_count(tx: &mut Tx) -> Result<i64, StoreError> {
     row.ok_or(StoreError::Corrupt("the queue"))?.int(0)
 }
 
+/// Removes what is remembered of the oldest rotations of a slot: all that ended but the newest `keep`. The audit log has them.
+///
+/// # Errors
+/// The database is not available.
+pub async fn prune(tx: &mut Tx, slot: &Slot, keep: u32) -> Result<u64, StoreError> {
+    let sql = "DELETE FROM rotations WHERE account = $1 AND item = $2 AND host = $3 AND ended_at IS NOT NULL
+         AND id <= (SELECT id FROM rotations WHERE account = $1 AND item = $2 AND host = $3
+             ORDER BY id DESC LIMIT 1 OFFSET $4)";
+    tx.execute(sql, values![slot.account.0.as_str(), slot.item.0, slot.host.as_str(), keep]).await
+}
+
 fn text(state: &State) -> Result<String, StoreError> {
     serde_json::to_string(state).map_err(|_| StoreError::Corrupt("a rotation state"))
 }
