@@ -14,12 +14,18 @@ use volvelle_testkit::hosts::{Host, HostKind, INITIAL_PASSWORD};
 
 #[path = "connectors/accounts.rs"]
 mod accounts;
+#[path = "connectors/conformance.rs"]
+mod conformance;
 #[path = "connectors/custom.rs"]
 mod custom;
 #[path = "connectors/faults.rs"]
 mod faults;
 #[path = "connectors/keys.rs"]
 mod keys;
+#[path = "connectors/proxy.rs"]
+mod proxy;
+#[path = "connectors/ssh_conformance.rs"]
+mod ssh_conformance;
 
 struct Os;
 
