@@ -14,6 +14,8 @@ use volvelle_testkit::hosts::{Host, HostKind, INITIAL_PASSWORD};
 
 #[path = "connectors/accounts.rs"]
 mod accounts;
+#[path = "connectors/aws.rs"]
+mod aws;
 #[path = "connectors/conformance.rs"]
 mod conformance;
 #[path = "connectors/custom.rs"]
@@ -44,6 +46,7 @@ struct Case {
     acting: ActingAs,
     current: Credential,
     memory: BTreeMap<String, String>,
+    timeout: Duration,
 }
 
 impl Case {
@@ -65,6 +68,7 @@ impl Case {
             acting,
             current: Credential::user_password(user, INITIAL_PASSWORD.into()),
             memory: BTreeMap::new(),
+            timeout: Duration::from_secs(20),
         }
     }
 
@@ -78,7 +82,7 @@ impl Case {
             current: &self.current,
             memory: &self.memory,
             login_budget: 2,
-            timeout: Duration::from_secs(20),
+            timeout: self.timeout,
         }
     }
 
