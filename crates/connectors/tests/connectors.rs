@@ -14,12 +14,20 @@ use volvelle_testkit::hosts::{Host, HostKind, INITIAL_PASSWORD};
 
 #[path = "connectors/accounts.rs"]
 mod accounts;
+#[path = "connectors/aws.rs"]
+mod aws;
+#[path = "connectors/conformance.rs"]
+mod conformance;
 #[path = "connectors/custom.rs"]
 mod custom;
 #[path = "connectors/faults.rs"]
 mod faults;
 #[path = "connectors/keys.rs"]
 mod keys;
+#[path = "connectors/proxy.rs"]
+mod proxy;
+#[path = "connectors/ssh_conformance.rs"]
+mod ssh_conformance;
 
 struct Os;
 
@@ -38,6 +46,7 @@ struct Case {
     acting: ActingAs,
     current: Credential,
     memory: BTreeMap<String, String>,
+    timeout: Duration,
 }
 
 impl Case {
@@ -59,6 +68,7 @@ impl Case {
             acting,
             current: Credential::user_password(user, INITIAL_PASSWORD.into()),
             memory: BTreeMap::new(),
+            timeout: Duration::from_secs(20),
         }
     }
 
@@ -72,7 +82,7 @@ impl Case {
             current: &self.current,
             memory: &self.memory,
             login_budget: 2,
-            timeout: Duration::from_secs(20),
+            timeout: self.timeout,
         }
     }
 

@@ -1,7 +1,9 @@
 //! Throw-away hosts, databases and gateways for tests: everything started here is real software on
 //! loopback addresses and disappears with the value that stands for it, or with the test process.
 
+pub mod aws;
 pub mod gateway;
 pub mod hosts;
 pub mod install;
 pub mod postgres;
+pub mod python;
