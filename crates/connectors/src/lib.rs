@@ -2,6 +2,7 @@
 //!
 //! A new kind is a file, a `mod` line and a line in [`registry`].
 
+pub mod ldap;
 pub mod ssh;
 
 use std::sync::Arc;
@@ -15,7 +16,7 @@ pub struct Registry(Vec<Arc<dyn Connector>>);
 /// Every kind there is.
 #[must_use]
 pub fn registry() -> Registry {
-    Registry(vec![Arc::new(ssh::Ssh::default())])
+    Registry(vec![Arc::new(ldap::Ldap::default()), Arc::new(ssh::Ssh::default())])
 }
 
 impl Registry {

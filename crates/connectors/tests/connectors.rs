@@ -20,6 +20,8 @@ mod custom;
 mod faults;
 #[path = "connectors/keys.rs"]
 mod keys;
+#[path = "connectors/ldap.rs"]
+mod ldap;
 
 struct Os;
 

@@ -4,4 +4,7 @@
 pub mod gateway;
 pub mod hosts;
 pub mod install;
+pub mod namespace;
 pub mod postgres;
+pub mod samba;
+pub mod slapd;
