@@ -56,6 +56,8 @@ pub struct LdapTarget {
     /// The name that values of rotator type `target` carry instead of bind-dn.
     #[schemars(extend("x-details" = "ldap_username"))]
     pub username: String,
+    /// The domain controller that answers Kerberos (port 88), if it is not the host of ldap-url.
+    pub kdc_host: String,
     /// Let `ldap://` go without encryption; passwords can then be read on the network.
     pub allow_plaintext: bool,
 }
@@ -70,6 +72,7 @@ impl Default for LdapTarget {
             server_type: "OpenLDAP".into(),
             token_expiration: String::new(),
             username: String::new(),
+            kdc_host: String::new(),
             allow_plaintext: false,
         }
     }

@@ -14,6 +14,8 @@ use volvelle_testkit::hosts::{Host, HostKind, INITIAL_PASSWORD};
 
 #[path = "connectors/accounts.rs"]
 mod accounts;
+#[path = "connectors/conformance.rs"]
+mod conformance;
 #[path = "connectors/custom.rs"]
 mod custom;
 #[path = "connectors/faults.rs"]
@@ -22,6 +24,12 @@ mod faults;
 mod keys;
 #[path = "connectors/ldap.rs"]
 mod ldap;
+#[path = "connectors/ldap_conformance.rs"]
+mod ldap_conformance;
+#[path = "connectors/proxy.rs"]
+mod proxy;
+#[path = "connectors/ssh_conformance.rs"]
+mod ssh_conformance;
 
 struct Os;
 

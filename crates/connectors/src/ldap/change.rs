@@ -89,7 +89,7 @@ fn reading(account: &Account) -> String {
 
 /// Without Kerberos nobody can tell the present password of a domain account from its previous one.
 async fn kerberos_answers(visit: &Visit<'_>, account: &Account) -> Result<(), Failure> {
-    let question = Question { host: &visit.server.host, realm: &account.realm, user: &account.logon };
+    let question = Question { host: visit.kdc(), realm: &account.realm, user: &account.logon };
     question.greet().await
 }
 
@@ -270,8 +270,10 @@ impl Change<'_> {
             }
         };
         let outcome = answers::changed(&result, self.visit.who());
-        // A password that was used before may be the one that is in force, if this change was made already.
-        if answers::is_in_history(&result) && is_in_force(self.visit, self.account, candidate).await {
+        // A password that was used before may be the one that is in force, and an old one that is wrong may have been replaced, if
+        // this change was made already.
+        let made = matches!(&outcome, ApplyOutcome::Rejected(f) if f.class == FailureClass::Auth);
+        if (made || answers::is_in_history(&result)) && is_in_force(self.visit, self.account, candidate).await {
             return ApplyOutcome::Applied;
         }
         if outcome == ApplyOutcome::Applied && !self.visit.own() && !self.account.domain {

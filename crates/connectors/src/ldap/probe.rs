@@ -153,8 +153,7 @@ impl Trial<'_> {
         }
         let mut stored = Vec::new();
         if self.account.domain {
-            let question =
-                Question { host: &self.visit.server.host, realm: &self.account.realm, user: &self.account.logon };
+            let question = Question { host: self.visit.kdc(), realm: &self.account.realm, user: &self.account.logon };
             match question.ask(password).await {
                 Verdict::Opens => {}
                 Verdict::Refused => {

@@ -60,6 +60,14 @@ impl<'a> Visit<'a> {
         self.call.rotator_type == "target"
     }
 
+    /// Who answers for Kerberos.
+    pub(super) fn kdc(&self) -> &str {
+        match text(self.call.target, "kdc-host") {
+            "" => &self.server.host,
+            given => given,
+        }
+    }
+
     /// The account acts for itself.
     pub(super) fn own(&self) -> bool {
         self.is_target() || self.call.acting == ActingAs::User

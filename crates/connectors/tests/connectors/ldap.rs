@@ -32,14 +32,14 @@ fn case(url: String, authority: String, bind_dn: &str, acting: ActingAs, user: &
     }
 }
 
-fn slapd(server: &Slapd, service: &str, acting: ActingAs, user: &str) -> Case {
+pub(super) fn slapd(server: &Slapd, service: &str, acting: ActingAs, user: &str) -> Case {
     let authority = server.authority().expect("reads");
     case(format!("ldaps://{}", server.address()), authority, &Slapd::service(service), acting, user, "uid")
 }
 
-fn domain(acting: ActingAs, admin: &str, user: &str) -> Case {
-    let authority = DOMAIN.authority().expect("reads");
-    let url = format!("ldaps://{}", DOMAIN.address());
+pub(super) fn domain(domain: &Domain, acting: ActingAs, admin: &str, user: &str) -> Case {
+    let authority = domain.authority().expect("reads");
+    let url = format!("ldaps://{}", domain.address());
     case(url, authority, &format!("{admin}@corp.test"), acting, user, "sAMAccountName")
 }
 
@@ -209,7 +209,7 @@ async fn a_wrong_stored_password_never_locks_an_account() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_domain_resets_and_only_kerberos_is_believed() {
-    let mut case = domain(ActingAs::Target, "rot", "app1");
+    let mut case = domain(&DOMAIN, ActingAs::Target, "rot", "app1");
     let (new, outcomes, failed) = rotate(&mut case).await;
     assert_eq!((outcomes.as_slice(), failed), (&TRIED[..], 0));
     assert_eq!(case.memory["method"], "domain-reset");
@@ -223,7 +223,7 @@ async fn a_domain_resets_and_only_kerberos_is_believed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_domain_account_changes_itself() {
-    let mut case = domain(ActingAs::User, "weak", "app2");
+    let mut case = domain(&DOMAIN, ActingAs::User, "weak", "app2");
     let (new, outcomes, failed) = rotate(&mut case).await;
     assert_eq!((outcomes.as_slice(), failed), (&TRIED[..], 0));
     assert_eq!(case.memory["method"], "domain-change");
@@ -234,7 +234,7 @@ async fn a_domain_account_changes_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_domains_refusals_are_sentences() {
-    let mut case = domain(ActingAs::Target, "rot", "app3");
+    let mut case = domain(&DOMAIN, ActingAs::Target, "rot", "app3");
     let connector = connector();
     case.memory = connector.preflight(&case.call(), &PasswordPolicy::default()).await.expect("preflight").memory;
     let outcome = connector.apply(&case.call(), &Credential::user_password("app3", "aaaaaaaaaaaa".into())).await;
@@ -242,10 +242,10 @@ async fn the_domains_refusals_are_sentences() {
         matches!(&outcome, ApplyOutcome::Rejected(f) if f.class == FailureClass::Policy && f.message.contains("52D")),
         "{outcome:?}"
     );
-    let weak = domain(ActingAs::Target, "weak", "app3");
+    let weak = domain(&DOMAIN, ActingAs::Target, "weak", "app3");
     let failure = refused(&weak).await;
     assert!(failure.class == FailureClass::Privilege && failure.hint.contains("Reset Password"), "{failure:?}");
-    let mut plain = domain(ActingAs::Target, "rot", "app3");
+    let mut plain = domain(&DOMAIN, ActingAs::Target, "rot", "app3");
     plain.target.secret = Credential::default().with("bind-dn-password", Secret::from("Wrong-1"));
     let failure = refused(&plain).await;
     assert!(failure.class == FailureClass::Auth && failure.message.contains("52e"), "{failure:?}");
