@@ -95,7 +95,7 @@ impl Subject for Account {
     }
 
     fn weak(&self) -> Option<Credential> {
-        Some(Credential::user_password(&self.user(), "Short-1".into()))
+        Some(Credential::user_password(&self.user(), "abc".into()))
     }
 
     async fn save(&mut self) -> bool {
