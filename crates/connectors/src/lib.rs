@@ -4,6 +4,7 @@
 
 pub mod ldap;
 pub mod ssh;
+pub mod windows;
 
 use std::sync::Arc;
 
@@ -16,7 +17,11 @@ pub struct Registry(Vec<Arc<dyn Connector>>);
 /// Every kind there is.
 #[must_use]
 pub fn registry() -> Registry {
-    Registry(vec![Arc::new(ldap::Ldap::default()), Arc::new(ssh::Ssh::default())])
+    Registry(vec![
+        Arc::new(ldap::Ldap::default()),
+        Arc::new(ssh::Ssh::default()),
+        Arc::new(windows::Windows::default()),
+    ])
 }
 
 impl Registry {

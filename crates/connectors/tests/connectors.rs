@@ -30,6 +30,8 @@ mod ldap_conformance;
 mod proxy;
 #[path = "connectors/ssh_conformance.rs"]
 mod ssh_conformance;
+#[path = "connectors/windows.rs"]
+mod windows;
 
 struct Os;
 

@@ -78,3 +78,61 @@ impl Domain {
         Ok(count.and_then(|count| count.trim().parse().ok()).unwrap_or(0))
     }
 }
+
+/// One server with accounts of its own.
+pub struct Standalone {
+    namespace: Namespace,
+}
+
+impl Standalone {
+    /// Starts a server with the accounts `Administrator`, `app1`, `app2`, `app3` and `weak`; four wrong passwords lock an account.
+    pub fn start() -> Result<Standalone> {
+        let environment = [("PASSWORD", INITIAL_PASSWORD)];
+        Ok(Standalone { namespace: Namespace::start(include_str!("samba/standalone.sh"), &[], &environment)? })
+    }
+
+    /// Where it listens, on port 445.
+    pub fn address(&self) -> Ipv4Addr {
+        self.namespace.address
+    }
+
+    /// Whether an independent client can log in.
+    pub fn opens(&self, user: &str, password: &str) -> Result<bool> {
+        let output = Command::new("smbclient")
+            .args(["-m", "SMB3", "-U", user, "-c", "exit", &format!("//{}/IPC$", self.address())])
+            .env("PASSWD", password)
+            .stdin(Stdio::null())
+            .output()
+            .context("starting smbclient")?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        match (output.status.success(), said.contains("LOGON_FAILURE")) {
+            (true, _) => Ok(true),
+            (false, true) => Ok(false),
+            (false, false) => bail!("smbclient: {}", said.trim()),
+        }
+    }
+
+    /// Whether the stored hash is made of this password: no login.
+    pub fn holds(&self, user: &str, password: &str) -> Result<bool> {
+        let user = if user == "Administrator" { "root" } else { user };
+        let stored = self.namespace.run(&format!("pdbedit -s smb.conf -w {user}"))?;
+        let stored = stored.split(':').nth(3).context("a hash")?.to_lowercase();
+        let script = "iconv -t UTF-16LE | openssl dgst -provider legacy -provider default -md4 -r | cut -c1-32";
+        let mut child =
+            Command::new("bash").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        std::io::Write::write_all(&mut child.stdin.take().context("standard input")?, password.as_bytes())?;
+        Ok(String::from_utf8_lossy(&child.wait_with_output()?.stdout).trim() == stored)
+    }
+
+    /// Runs `pdbedit` on the server's own database.
+    pub fn accounts(&self, arguments: &str) -> Result<String> {
+        self.namespace.run(&format!("pdbedit -s smb.conf {arguments}"))
+    }
+
+    /// How many failed logins the server has counted since the last success.
+    pub fn failures(&self, user: &str) -> Result<u32> {
+        let shown = self.accounts(&format!("-v -u {user}"))?;
+        let count = shown.lines().find_map(|line| line.strip_prefix("Bad password count  :"));
+        Ok(count.and_then(|count| count.trim().parse().ok()).unwrap_or(0))
+    }
+}

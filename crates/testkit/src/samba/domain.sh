@@ -7,6 +7,7 @@ mount --make-rprivate /
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 tmpfs "$dir"
 cd "$dir"
+for private in /run/samba /var/log/samba; do mkdir -p $private; mount -t tmpfs tmpfs $private; done
 mkdir etc private state cache lock run ncalrpc tls
 
 write_config() {
@@ -24,7 +25,7 @@ write_config() {
   lock directory = $dir/lock
   pid directory = $dir/run
   ncalrpc dir = $dir/ncalrpc
-  winbindd socket directory = $dir/run
+  winbindd socket directory = /run/samba/winbindd
   ntp signd socket directory = $dir/run
   log file = $dir/log.%m
   server services = s3fs, rpc, ldap, cldap, kdc, winbindd, kcc
