@@ -1,4 +1,4 @@
-//! Accounts of Windows: those of a host itself over SMB (SAMR), those of a domain over its directory (LDAPS).
+//! Accounts of Windows: those of a host itself over WinRM or SMB (SAMR), those of a domain over its directory (LDAPS).
 //!
 //! Rights needed: to act as the target, an account of the host's Administrators group, or in a domain `Reset Password` on the accounts; to
 //! act as the account itself, nothing but its password.
@@ -9,10 +9,13 @@
 mod local;
 mod ndr;
 mod ntlm;
+mod remote;
 mod samr;
 mod smb;
 mod status;
 mod visit;
+mod winrm;
+mod xml;
 
 use std::time::Duration;
 
@@ -34,7 +37,7 @@ use visit::{Address, Route, Visit, split};
 /// The port of a target that names none.
 const USUAL_PORT: u16 = 5986;
 /// The values of `transport`.
-const ROUTES: &str = "samr, ldap";
+const ROUTES: &str = "winrm, samr, ldap";
 
 /// A Windows host, or the controller of a domain.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -43,7 +46,7 @@ pub struct WindowsTarget {
     /// Host name or address; for accounts of a domain, that of a domain controller.
     #[schemars(extend("x-details" = "hostname"))]
     pub hostname: String,
-    /// Port: 445 for SMB, 636 or 389 for the directory of a domain.
+    /// Port: 5986 for WinRM over HTTPS, 5985 over HTTP, 445 for SMB, 636 or 389 for the directory of a domain.
     #[schemars(extend("x-details" = "port"))]
     pub port: String,
     /// The privileged user.
@@ -58,13 +61,13 @@ pub struct WindowsTarget {
     /// Certificates to trust for TLS, as PEM: of the authority, or the host's own. The machine's authorities if empty.
     #[schemars(extend("x-details" = "certificate"))]
     pub certificate: String,
-    /// Whether the connection uses TLS where the way has both.
+    /// Whether WinRM uses HTTPS; over HTTP every message is sealed with the login's key.
     #[schemars(extend("x-details" = "use_tls"))]
     pub use_tls: String,
     /// How the host is reached; `credentials` is what there is.
     #[schemars(extend("x-details" = "connection_type"))]
     pub connection_type: String,
-    /// The way to the host, if the port does not tell: samr or ldap.
+    /// The way to the host, if the port does not tell: winrm, samr or ldap.
     pub transport: String,
     /// The domain controller that answers Kerberos (port 88), if it is not hostname.
     pub kdc_host: String,
@@ -283,6 +286,10 @@ impl Connector for Windows {
                 let run = Box::pin(local::preflight(&visit, policy));
                 tokio::time::timeout(call.timeout, run).await.unwrap_or_else(|_| Err(timed_out()))
             }
+            Route::WinRm => {
+                let run = Box::pin(remote::preflight(&visit, policy));
+                tokio::time::timeout(call.timeout, run).await.unwrap_or_else(|_| Err(timed_out()))
+            }
         }
     }
 
@@ -297,6 +304,7 @@ impl Connector for Windows {
                 return self.directory.apply(&translated.call(call), candidate).await;
             }
             Route::Samr => tokio::time::timeout(call.timeout, Box::pin(local::apply(&visit, candidate))).await,
+            Route::WinRm => tokio::time::timeout(call.timeout, Box::pin(remote::apply(&visit, candidate))).await,
         };
         match done {
             Ok(outcome) => outcome,
@@ -319,6 +327,7 @@ impl Connector for Windows {
                 self.directory.probe(&translated.call(call), credentials).await
             }
             Route::Samr => Box::pin(local::probe(&visit, credentials)).await,
+            Route::WinRm => Box::pin(remote::probe(&visit, credentials)).await,
         }
     }
 }

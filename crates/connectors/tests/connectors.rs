@@ -32,6 +32,8 @@ mod proxy;
 mod ssh_conformance;
 #[path = "connectors/windows.rs"]
 mod windows;
+#[path = "connectors/winrm.rs"]
+mod winrm;
 
 struct Os;
 

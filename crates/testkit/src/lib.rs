@@ -8,3 +8,4 @@ pub mod namespace;
 pub mod postgres;
 pub mod samba;
 pub mod slapd;
+pub mod winrm;

@@ -14,6 +14,8 @@ pub(super) enum Route {
     Samr,
     /// The directory of a domain.
     Ldap,
+    /// Scripts over Windows Remote Management.
+    WinRm,
 }
 
 /// Where a host is and how it is reached.
@@ -45,6 +47,7 @@ impl Address {
             "" => by_port(given.unwrap_or(super::USUAL_PORT))?,
             "samr" => (Route::Samr, 445),
             "ldap" => (Route::Ldap, 636),
+            "winrm" => (Route::WinRm, if uses_tls(target) { 5986 } else { 5985 }),
             other => {
                 return Err(config(format!("transport {other:?} is not one of {}", super::ROUTES), "set transport"));
             }
@@ -57,6 +60,7 @@ fn by_port(port: u16) -> Result<(Route, u16), Failure> {
     match port {
         445 | 139 => Ok((Route::Samr, 445)),
         389 | 636 | 3268 | 3269 => Ok((Route::Ldap, 636)),
+        5985 | 5986 => Ok((Route::WinRm, port)),
         other => Err(config(
             format!("nobody knows what is spoken at port {other}"),
             format!("set transport to one of {}", super::ROUTES),
@@ -137,9 +141,12 @@ pub(super) fn split<'a>(name: &'a str, domain: &'a str) -> (Option<&'a str>, &'a
     (Some(domain.trim()).filter(|domain| !domain.is_empty() && *domain != "."), user)
 }
 
-/// Whether the target's connection is encrypted by TLS.
+/// Whether WinRM goes over HTTPS: as `use-tls` says, and if it says nothing, everywhere but at the port for HTTP.
 pub(super) fn uses_tls(target: &TargetParams) -> bool {
-    !target.plain.contains_key("use-tls") || flag(target, "use-tls")
+    if target.plain.contains_key("use-tls") {
+        return flag(target, "use-tls");
+    }
+    !target.plain.get("port").is_some_and(|port| port.as_str() == Some("5985") || port.as_u64() == Some(5985))
 }
 
 #[cfg(test)]
