@@ -2,6 +2,7 @@
 //!
 //! A new kind is a file, a `mod` line and a line in [`registry`].
 
+pub mod aws;
 pub mod ldap;
 pub mod ssh;
 pub mod windows;
@@ -18,8 +19,9 @@ pub struct Registry(Vec<Arc<dyn Connector>>);
 #[must_use]
 pub fn registry() -> Registry {
     Registry(vec![
-        Arc::new(ldap::Ldap::default()),
         Arc::new(ssh::Ssh::default()),
+        Arc::new(aws::Aws::default()),
+        Arc::new(ldap::Ldap::default()),
         Arc::new(windows::Windows::default()),
     ])
 }

@@ -14,6 +14,8 @@ use volvelle_testkit::hosts::{Host, HostKind, INITIAL_PASSWORD};
 
 #[path = "connectors/accounts.rs"]
 mod accounts;
+#[path = "connectors/aws.rs"]
+mod aws;
 #[path = "connectors/conformance.rs"]
 mod conformance;
 #[path = "connectors/custom.rs"]
@@ -52,6 +54,7 @@ struct Case {
     acting: ActingAs,
     current: Credential,
     memory: BTreeMap<String, String>,
+    timeout: Duration,
 }
 
 impl Case {
@@ -73,6 +76,7 @@ impl Case {
             acting,
             current: Credential::user_password(user, INITIAL_PASSWORD.into()),
             memory: BTreeMap::new(),
+            timeout: Duration::from_secs(20),
         }
     }
 
@@ -86,7 +90,7 @@ impl Case {
             current: &self.current,
             memory: &self.memory,
             login_budget: 2,
-            timeout: Duration::from_secs(20),
+            timeout: self.timeout,
         }
     }
 

@@ -222,6 +222,19 @@ pub enum ApplyOutcome {
     Ambiguous(Failure),
 }
 
+/// What became of asking the target for a new credential.
+#[derive(Clone, Debug)]
+pub enum IssueOutcome {
+    /// The target made one; nobody else has heard of it.
+    Issued(Credential),
+    /// Definitely none was made.
+    Rejected(Failure),
+    /// Definitely nothing was sent.
+    NotReached(Failure),
+    /// One may have been made, of which nobody will ever know the secret.
+    Ambiguous(Failure),
+}
+
 /// How it was found out whether a credential opens the account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -314,4 +327,39 @@ pub trait Connector: Send + Sync + 'static {
     /// Finds out which of `credentials` open the account, preferring a witness read; spends at most
     /// [`Call::login_budget`] failed logins.
     async fn probe(&self, call: &Call<'_>, credentials: &[&Credential]) -> ProbeReport;
+
+    /// Whether the target makes credentials of this rotator type itself, several of which open the account at a time. Then
+    /// [`Self::intend`], [`Self::issue`] and [`Self::revoke`] take the place of [`Self::generate`] and [`Self::apply`].
+    fn issues(&self, _rotator_type: &str) -> bool {
+        false
+    }
+
+    /// Writes down what is on the target before anything is issued. It is stored before [`Self::issue`] is called. Changes nothing.
+    ///
+    /// # Errors
+    /// It cannot be found out, or the target would not make one more.
+    async fn intend(&self, _call: &Call<'_>) -> Result<Credential, Failure> {
+        Err(issues_nothing())
+    }
+
+    /// Lets the target make a new credential beside those that `intent` names.
+    async fn issue(&self, _call: &Call<'_>, _intent: &Credential) -> IssueOutcome {
+        IssueOutcome::NotReached(issues_nothing())
+    }
+
+    /// Takes a credential off the target. Given an intent: whatever is there, was not before, and is not [`Call::current`].
+    /// Idempotent, and it never touches the current credential.
+    ///
+    /// # Errors
+    /// It is still there, or may be.
+    async fn revoke(&self, _call: &Call<'_>, _superseded: &Credential) -> Result<(), Failure> {
+        Err(issues_nothing())
+    }
+}
+
+/// Field that marks a stored version as an intent: what was on the target before, and no value.
+pub const INTENT: &str = "intent";
+
+fn issues_nothing() -> Failure {
+    Failure::new(FailureClass::Config, "targets of this kind issue no credentials", "")
 }

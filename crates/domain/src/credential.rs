@@ -50,6 +50,12 @@ impl Credential {
         self.fields.is_empty()
     }
 
+    /// Whether it is no value yet but what was on the target before one was asked for (see [`crate::connector::INTENT`]).
+    #[must_use]
+    pub fn is_intent(&self) -> bool {
+        self.fields.contains_key(crate::connector::INTENT)
+    }
+
     /// Whether both hold the same fields with the same values, compared in constant time per field.
     #[must_use]
     pub fn ct_eq(&self, other: &Self) -> bool {

@@ -4,6 +4,7 @@
 pub mod account;
 pub mod connector;
 pub mod credential;
+pub mod grace;
 pub mod identity;
 pub mod ids;
 pub mod item;

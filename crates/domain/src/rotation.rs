@@ -25,6 +25,8 @@ pub enum Stage {
     Applied,
     /// A version was witnessed to open the account; only the books are to be closed.
     Verified,
+    /// A version is current, and what it superseded is being taken off the target (issued credentials only).
+    Revoking,
     /// It is not known which version opens the account.
     InDoubt,
     /// The candidate is current.
@@ -51,6 +53,7 @@ impl Stage {
             Self::Staged => "staged",
             Self::Applied => "applied",
             Self::Verified => "verified",
+            Self::Revoking => "revoking",
             Self::InDoubt => "in_doubt",
             Self::Done => "done",
             Self::Failed => "failed",
@@ -74,6 +77,19 @@ impl Default for Limits {
     }
 }
 
+/// Where a new credential comes from, and what becomes of the former one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Manner {
+    /// We choose it, and it replaces the former one on the target.
+    #[default]
+    Chosen,
+    /// The target makes it beside the former one, which is revoked when the new one was witnessed.
+    Issued,
+    /// The same, and the former one stays until the grace is over.
+    Graceful,
+}
+
 /// A rotation as it is saved.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct State {
@@ -87,9 +103,15 @@ pub struct State {
     pub unsent: bool,
     /// Why the target definitely refused the newest candidate, if it did.
     pub rejected: Option<FailureClass>,
-    /// What is to be written in the books (stage `Verified` only).
+    /// What is to be written in the books (stage `Verified`), and what follows a revocation (stage `Revoking`).
     pub settling: Option<Settling>,
-    /// Applications of the newest candidate.
+    /// Where a new credential comes from.
+    #[serde(default)]
+    pub manner: Manner,
+    /// Versions that are not current any more and may still open the account: to be revoked.
+    #[serde(default)]
+    pub superseded: Vec<Version>,
+    /// Applications of the newest candidate; of a revocation in stage `Revoking`.
     pub applies: u8,
     /// New candidates made because a policy refused one.
     pub policy_retries: u8,
@@ -130,10 +152,28 @@ impl State {
             unsent: false,
             rejected: None,
             settling: None,
+            manner: Manner::Chosen,
+            superseded: Vec::new(),
             applies: 0,
             policy_retries: 0,
             class: None,
         }
+    }
+
+    /// The same where the target makes the credential; `superseded` may still open the account from an earlier rotation.
+    #[must_use]
+    pub fn issued(mut self, manner: Manner, superseded: Vec<Version>) -> Self {
+        self.manner = manner;
+        self.superseded = superseded;
+        self
+    }
+
+    /// The end of a grace: nothing new is made, `superseded` is revoked. `None` without a current version.
+    #[must_use]
+    pub fn ending(current: Option<Version>, superseded: Vec<Version>) -> Option<Self> {
+        let settling = Some(Settling { winner: current?, then: Then::Done });
+        let state = Self { settling, ..Self::new(current, Vec::new()) };
+        Some(state.issued(Manner::Graceful, superseded).at(Stage::Revoking))
     }
 
     /// Versions one of which opens the account.
@@ -208,6 +248,8 @@ pub enum Effect {
         /// The versions that do not any more.
         dropped: Vec<Dropped>,
     },
+    /// Take these off the target, and whatever an attempt to issue one of them left there; answer [`Event::Revoked`].
+    Revoke(Vec<Version>),
     /// Give the lease back and come again after a back-off; the next claim is answered with [`Event::Claimed`].
     Wait,
     /// The rotation has ended.
@@ -234,6 +276,8 @@ pub enum Event {
     },
     /// The books are closed.
     Settled,
+    /// What was superseded is off the target, or why not.
+    Revoked(Result<(), FailureClass>),
 }
 
 /// What became of a change, without words.
@@ -265,6 +309,8 @@ pub enum Answer {
 pub fn next(state: &State) -> Effect {
     match state.stage {
         Stage::Claimed => Effect::Preflight,
+        // A target admits few credentials at a time: room is made first.
+        Stage::Preflighted if !state.superseded.is_empty() => Effect::Revoke(state.superseded.clone()),
         Stage::Preflighted => Effect::Stage,
         Stage::Staged if state.unsent => Effect::Wait,
         Stage::Staged => match state.candidates.last() {
@@ -272,7 +318,8 @@ pub fn next(state: &State) -> Effect {
             None => Effect::Stage,
         },
         Stage::Applied => Effect::Probe(state.candidates.last().copied().into_iter().collect()),
-        Stage::InDoubt if state.class.is_some() => Effect::Wait,
+        Stage::InDoubt | Stage::Revoking if state.class.is_some() => Effect::Wait,
+        Stage::Revoking => Effect::Revoke(state.superseded.clone()),
         Stage::InDoubt => Effect::Probe(state.open_set().collect()),
         Stage::Verified => settle(state),
         Stage::Done | Stage::Failed | Stage::OutOfSync => Effect::End,
@@ -303,6 +350,7 @@ pub fn step(state: &State, event: &Event, acting: ActingAs, limits: Limits) -> S
         (Stage::Applied, Event::Probed { answers, .. }) => verified(s, answers),
         (Stage::InDoubt, Event::Probed { answers, quiet }) => resolved(s, answers, *quiet, acting, limits),
         (Stage::Verified, Event::Settled) => settled(s),
+        (Stage::Preflighted | Stage::Revoking, Event::Revoked(outcome)) => revoked(s, *outcome, limits),
         _ => s,
     }
 }
@@ -405,12 +453,51 @@ fn refused(mut s: State, acting: ActingAs, limits: Limits) -> State {
 }
 
 fn settled(mut s: State) -> State {
-    let Some(settling) = s.settling.take() else { return s };
+    let Some(settling) = s.settling else { return s };
+    // An attempt that came to nothing is cleared away at once; a former value may have its grace.
+    let spared = s.current.filter(|_| s.manner == Manner::Graceful);
+    if s.manner != Manner::Chosen {
+        let gone = |version: &Version| *version != settling.winner && Some(*version) != spared;
+        s.superseded = s.open_set().filter(gone).collect();
+    }
     s.current = Some(settling.winner);
     s.candidates.clear();
+    s.applies = 0;
+    if s.superseded.is_empty() {
+        return ended(s, settling.then);
+    }
+    s.rejected = s.class.filter(|_| settling.then == Then::Fail);
+    s.at(Stage::Revoking).because(None)
+}
+
+/// What could not be taken off the target after many attempts stays superseded in the store: the next rotation tries again.
+fn revoked(mut s: State, outcome: Result<(), FailureClass>, limits: Limits) -> State {
+    let Err(class) = outcome else {
+        s.superseded.clear();
+        return match (s.stage, s.settling) {
+            (Stage::Revoking, Some(settling)) => {
+                let class = s.rejected;
+                ended(s.because(class), settling.then)
+            }
+            _ => s,
+        };
+    };
+    if s.stage == Stage::Preflighted {
+        return s.at(Stage::Failed).because(Some(class));
+    }
+    s.applies = s.applies.saturating_add(1);
+    match s.settling {
+        Some(settling) if s.applies >= limits.applies => ended(s.because(Some(class)), settling.then),
+        _ => s.because(Some(class)),
+    }
+}
+
+/// The state when the books are closed and nothing is left to be taken off the target.
+fn ended(mut s: State, then: Then) -> State {
+    s.settling = None;
     s.rejected = None;
     s.applies = 0;
-    match settling.then {
+    match then {
         Then::Done => s.at(Stage::Done).because(None),
         Then::Fail => s.at(Stage::Failed),
         Then::Restage => s.at(Stage::Preflighted).because(None),
@@ -427,112 +514,5 @@ pub fn adopt(open_set: &[Version], answers: &[(Version, Answer)]) -> Option<(Wit
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn after(start: State, acting: ActingAs, events: &[Event]) -> State {
-        events.iter().fold(start, |state, event| step(&state, event, acting, Limits::default()))
-    }
-
-    fn staged_2() -> State {
-        after(
-            State::new(Some(1), vec![]),
-            ActingAs::Target,
-            &[Event::Claimed, Event::Preflight(Ok(())), Event::Staged(2)],
-        )
-    }
-
-    fn probed(answers: &[(Version, Answer)]) -> Event {
-        Event::Probed { answers: answers.to_vec(), quiet: true }
-    }
-
-    #[test]
-    fn the_straight_way_ends_with_the_candidate_current() {
-        let state = staged_2();
-        assert_eq!(next(&state), Effect::Apply(2));
-        let state = after(
-            state,
-            ActingAs::Target,
-            &[Event::Applied(Applied::Confirmed), probed(&[(2, Answer::Opens)]), Event::Settled],
-        );
-        assert_eq!((state.stage, state.current, state.candidates), (Stage::Done, Some(2), vec![]));
-    }
-
-    #[test]
-    fn a_failed_preflight_changes_nothing() {
-        let state = after(
-            State::new(Some(1), vec![]),
-            ActingAs::Target,
-            &[Event::Claimed, Event::Preflight(Err(FailureClass::Unreachable))],
-        );
-        assert_eq!((state.stage, state.candidates), (Stage::Failed, vec![]));
-    }
-
-    #[test]
-    fn a_row_left_in_staged_is_asked_about_before_anything_else() {
-        let state = after(staged_2(), ActingAs::Target, &[Event::Claimed]);
-        assert_eq!(next(&state), Effect::Probe(vec![2, 1]));
-    }
-
-    #[test]
-    fn nothing_is_adopted_without_a_version_that_opens() {
-        assert!(adopt(&[2, 1], &[(2, Answer::Refused), (1, Answer::Unknown)]).is_none());
-        let (winner, dropped) = adopt(&[2, 1], &[(2, Answer::Refused), (1, Answer::Opens)]).expect("one opens");
-        assert_eq!((winner.version(), dropped.len(), dropped[0].version()), (1, 1, 2));
-    }
-
-    #[test]
-    fn nothing_sent_means_the_same_candidate_again() {
-        let state =
-            after(staged_2(), ActingAs::Target, &[Event::Applied(Applied::NotReached(FailureClass::Unreachable))]);
-        assert_eq!(next(&state), Effect::Wait);
-        assert_eq!(next(&after(state, ActingAs::Target, &[Event::Claimed])), Effect::Apply(2));
-    }
-
-    #[test]
-    fn unknown_never_drops_a_candidate() {
-        let state = after(
-            staged_2(),
-            ActingAs::User,
-            &[
-                Event::Applied(Applied::Ambiguous(FailureClass::Timeout)),
-                probed(&[(2, Answer::Unknown), (1, Answer::Refused)]),
-            ],
-        );
-        assert_eq!((state.stage, state.candidates.clone(), state.current), (Stage::InDoubt, vec![2], Some(1)));
-        assert_eq!(next(&state), Effect::Wait);
-    }
-
-    #[test]
-    fn a_policy_rejection_drops_the_candidate_only_with_a_witness() {
-        let rejected = after(staged_2(), ActingAs::Target, &[Event::Applied(Applied::Rejected(FailureClass::Policy))]);
-        let unknown =
-            after(rejected.clone(), ActingAs::Target, &[probed(&[(2, Answer::Refused), (1, Answer::Unknown)])]);
-        assert_eq!(unknown.candidates, vec![2]);
-        let witnessed = after(rejected, ActingAs::Target, &[probed(&[(2, Answer::Refused), (1, Answer::Opens)])]);
-        let Effect::Settle { winner, dropped } = next(&witnessed) else { panic!("{witnessed:?}") };
-        assert_eq!((winner.version(), dropped.len(), dropped[0].version()), (1, 1, 2));
-        let restaged = after(witnessed, ActingAs::Target, &[Event::Settled]);
-        assert_eq!(next(&restaged), Effect::Stage);
-    }
-
-    #[test]
-    fn nothing_is_decided_while_an_application_may_be_under_way() {
-        let state = after(
-            staged_2(),
-            ActingAs::Target,
-            &[Event::Claimed, Event::Probed { answers: vec![(2, Answer::Refused), (1, Answer::Opens)], quiet: false }],
-        );
-        assert_eq!((state.stage, state.candidates.clone()), (Stage::InDoubt, vec![2]));
-        assert_eq!(next(&state), Effect::Wait);
-    }
-
-    #[test]
-    fn all_refused_is_repaired_by_a_privileged_credential_and_shown_otherwise() {
-        let answers = probed(&[(2, Answer::Refused), (1, Answer::Refused)]);
-        let privileged = after(staged_2(), ActingAs::Target, &[Event::Claimed, answers.clone()]);
-        assert_eq!(next(&privileged), Effect::Apply(2));
-        let own = after(staged_2(), ActingAs::User, &[Event::Claimed, answers]);
-        assert_eq!((own.stage, own.candidates.clone()), (Stage::OutOfSync, vec![2]));
-    }
-}
+#[path = "rotation_tests.rs"]
+mod tests;

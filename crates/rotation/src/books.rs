@@ -3,10 +3,10 @@
 use volvelle_domain::Credential;
 use volvelle_domain::account::Account;
 use volvelle_domain::connector::{ActingAs, FailureClass, Preflight};
+use volvelle_domain::grace::{self, Grace};
 use volvelle_domain::ids::{AccountId, Micros, TargetId};
 use volvelle_domain::item::{Item, Rotator, RotatorStatus, VersionState};
 use volvelle_domain::rotation::{Stage, State};
-use volvelle_domain::schedule;
 use volvelle_domain::target::{Target, TargetVersion};
 use volvelle_store::rotations::Rotation;
 use volvelle_store::slots::SlotFacts;
@@ -14,13 +14,16 @@ use volvelle_store::{StoreError, Tx, items, rotations, targets, versions};
 
 use crate::job::SHARED;
 use crate::seat::Seat;
-use crate::{EngineError, Parts};
+use crate::{EngineError, Parts, issue};
 
 /// Fact of a slot: whether the verifier can be read, so that asking costs no login.
 pub(crate) const READS: &str = "reads";
 
 /// Shortest and longest back-off of a secret whose rotations fail, in seconds.
 const BACK_OFF: (i64, i64) = (60, 6 * 3600);
+
+/// Seconds after which the end of a grace is tried again when it could not be brought about.
+const AGAIN: i64 = 3600;
 
 /// What is known of a slot after a preflight.
 pub(crate) fn remembered(facts: &SlotFacts, preflight: &Preflight) -> SlotFacts {
@@ -89,17 +92,23 @@ pub(crate) async fn close(
         }
     }
     refresh_versions(tx, &mut item).await?;
+    let graces = versions::list_item(tx, account, item.id).await?.iter().any(|v| v.state == VersionState::Grace);
     let uid = item.uid.0;
     if let Some(rotator) = item.rotator.as_mut() {
         rotator.status = fold(&stages);
-        if state.stage == Stage::Done {
+        if state.stage != Stage::Done {
+            rotator.last_error.clone_from(&rotation.message);
+        } else if rotation.cause != issue::GRACE {
             rotator.last_rotation_at = Some(now);
             rotator.last_verified_at = Some(now);
-        } else {
-            rotator.last_error.clone_from(&rotation.message);
         }
         if stages.iter().all(|stage| stage.is_final()) {
-            plan_next(rotator, seed(&uid), now);
+            let last = rotator.last_rotation_at.filter(|_| rotation.cause == issue::GRACE).unwrap_or(now);
+            plan_next(rotator, seed(&uid), last);
+            if graces {
+                let end = end_of_grace(rotator, last).max(now.plus_seconds(AGAIN));
+                rotator.next_rotation_at = Some(rotator.next_rotation_at.map_or(end, |due| due.min(end)));
+            }
         }
     }
     item.modified_at = now;
@@ -142,13 +151,23 @@ pub(crate) fn fold(stages: &[Stage]) -> RotatorStatus {
     }
 }
 
+/// When a secret last rotated at `last` gets its next credential.
+pub(crate) fn next_issue(rotator: &Rotator, seed: u64, last: Micros) -> Option<Micros> {
+    grace::next_issue(&rotator.schedule, Grace::of(&rotator.params).unwrap_or(None), last, seed)
+}
+
+/// When what was superseded at `last` goes.
+pub(crate) fn end_of_grace(rotator: &Rotator, last: Micros) -> Micros {
+    Grace::of(&rotator.params).unwrap_or(None).map_or(last, |grace| grace.ends(last))
+}
+
 /// The next date: by the schedule after a success, by a growing back-off after a failure, none while a person is needed.
 pub(crate) fn plan_next(rotator: &mut Rotator, seed: u64, now: Micros) {
     match rotator.status {
         RotatorStatus::RotationSucceeded => {
             rotator.failures = 0;
             rotator.last_error.clear();
-            rotator.next_rotation_at = schedule::next_due(&rotator.schedule, now, seed).unwrap_or(None);
+            rotator.next_rotation_at = next_issue(rotator, seed, now);
         }
         RotatorStatus::OutOfSync => rotator.next_rotation_at = None,
         RotatorStatus::RotationFailed | RotatorStatus::RotationPartialSucceeded => {

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use volvelle_domain::account::Account;
 use volvelle_domain::ids::{AccountId, ItemId, Micros, RotationId};
 use volvelle_domain::item::{Item, RotatorStatus, VersionState};
-use volvelle_domain::rotation::{Stage, State};
+use volvelle_domain::rotation::Stage;
 use volvelle_store::rotations::Rotation;
 use volvelle_store::versions::Slot;
 use volvelle_store::{StoreError, audit, items, rotations, versions};
@@ -17,7 +17,7 @@ use volvelle_store::{StoreError, audit, items, rotations, versions};
 use crate::job::{self, SHARED, SlotJobs};
 use crate::seat::{Resolved, Seat};
 use crate::worker::{Worker, later};
-use crate::{EngineError, Parts, planner};
+use crate::{EngineError, Parts, issue, planner};
 
 /// Longest time the loop sleeps: what another gateway put into the queue is found by then.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -181,6 +181,7 @@ impl Engine {
             return Err(EngineError::OutOfSync);
         }
         let (hosts, shared) = self.slots_of(account, item, by).await?;
+        let manner = issue::manner(&self.parts, rotator);
         let now = self.parts.clock.now();
         let mut tx = self.parts.store.begin().await?;
         items::lock(&mut tx, &account.id, item.id).await?;
@@ -191,7 +192,7 @@ impl Engine {
         let mut ids = Vec::with_capacity(hosts.len());
         for host in hosts {
             let slot = Slot { account: account.id.clone(), item: item.id, host };
-            let state = fresh_state(&versions::open_set(&mut tx, &slot).await?);
+            let state = issue::fresh_state(&versions::open_set(&mut tx, &slot).await?, manner);
             ids.push(rotations::enqueue(&mut tx, &slot, rotator.target, &state, (cause, by), now).await?);
         }
         rotations::pull_forward(&mut tx, &account.id, item.id, now).await?;
@@ -201,6 +202,32 @@ impl Engine {
         tx.commit().await?;
         self.bells.work();
         Ok(ids)
+    }
+
+    /// Puts the end of every grace of a secret into the queue; whether there was one.
+    pub(crate) async fn enqueue_endings(&self, item: &Item) -> Result<bool, EngineError> {
+        let rotator = item.rotator.as_ref().ok_or(EngineError::NotRotated)?;
+        let now = self.parts.clock.now();
+        let mut tx = self.parts.store.begin().await?;
+        items::lock(&mut tx, &item.account, item.id).await?;
+        let kept = versions::list_item(&mut tx, &item.account, item.id).await?;
+        let mut hosts: Vec<String> = kept
+            .into_iter()
+            .filter(|version| version.state == VersionState::Grace)
+            .map(|version| version.host)
+            .collect();
+        hosts.dedup();
+        let mut found = false;
+        for host in hosts {
+            let slot = Slot { account: item.account.clone(), item: item.id, host };
+            if let Some(state) = issue::ending_state(&versions::open_set(&mut tx, &slot).await?) {
+                rotations::enqueue(&mut tx, &slot, rotator.target, &state, (issue::GRACE, "volvelle"), now).await?;
+                found = true;
+            }
+        }
+        tx.commit().await?;
+        self.bells.work();
+        Ok(found)
     }
 
     /// The hosts of a secret's slots, and the password they are to share if they do.
@@ -290,14 +317,6 @@ impl Engine {
 /// Whether the target may have another value than the current one.
 const fn is_under_way(stage: Stage) -> bool {
     matches!(stage, Stage::Staged | Stage::Applied | Stage::Verified | Stage::InDoubt)
-}
-
-/// The state in which a rotation of a slot with these open versions begins.
-pub(crate) fn fresh_state(open: &[volvelle_domain::item::ItemVersion]) -> State {
-    let of = |state: VersionState| open.iter().filter(move |v| v.state == state).map(|v| v.version);
-    let mut candidates: Vec<_> = of(VersionState::Candidate).collect();
-    candidates.sort_unstable();
-    State::new(of(VersionState::Current).max(), candidates)
 }
 
 fn outcome(rotation: Rotation) -> Outcome {

@@ -19,7 +19,7 @@ use volvelle_store::{StoreError, Tx, accounts, breakers, items, slots, targets, 
 use crate::engine::Bells;
 use crate::seat::{Resolved, Seat};
 use crate::worker::{Job, Jobs};
-use crate::{EngineError, Parts, books};
+use crate::{EngineError, Parts, books, issue};
 
 /// Host name of the slot that holds the password shared by all hosts of a batch. Its versions are nobody's value.
 pub const SHARED: &str = "*";
@@ -44,6 +44,7 @@ impl Jobs for SlotJobs {
             seat,
             policy,
             opened: BTreeMap::new(),
+            intended: None,
             target_version: None,
             stranger: None,
         }))
@@ -77,14 +78,16 @@ pub(crate) async fn load(parts: &Parts, slot: &Slot) -> Result<Seat, EngineError
     Ok(seat)
 }
 
-struct SlotJob {
-    parts: Parts,
+pub(crate) struct SlotJob {
+    pub(crate) parts: Parts,
     bells: Bells,
-    seat: Seat,
+    pub(crate) seat: Seat,
     policy: PasswordPolicy,
     /// Whether nobody but the calendar asked for it.
     scheduled: bool,
-    opened: BTreeMap<Version, Credential>,
+    pub(crate) opened: BTreeMap<Version, Credential>,
+    /// The version whose intent this job wrote and has not acted on yet.
+    pub(crate) intended: Option<Version>,
     /// What the target's own record becomes with the settle.
     target_version: Option<TargetVersion>,
     /// Why the peer is not the pinned one.
@@ -92,7 +95,7 @@ struct SlotJob {
 }
 
 impl SlotJob {
-    async fn open(&mut self, version: &ItemVersion) -> Result<Credential, Failure> {
+    pub(crate) async fn open(&mut self, version: &ItemVersion) -> Result<Credential, Failure> {
         if let Some(known) = self.opened.get(&version.version) {
             return Ok(known.clone());
         }
@@ -120,7 +123,7 @@ impl SlotJob {
         Ok(password.map_or(fresh.clone(), |password| fresh.with("password", password)))
     }
 
-    fn slot(&self) -> Slot {
+    pub(crate) fn slot(&self) -> Slot {
         Slot { account: self.seat.account.id.clone(), item: self.seat.item.id, host: self.seat.host.clone() }
     }
 
@@ -197,7 +200,7 @@ impl SlotJob {
     }
 
     /// The connector gives up a little before the worker does, because its answer is the better one.
-    fn connector_time(&self) -> std::time::Duration {
+    pub(crate) fn connector_time(&self) -> std::time::Duration {
         self.parts.settings.timing.call * 4 / 5
     }
 }
@@ -256,7 +259,7 @@ impl Job for SlotJob {
     }
 
     async fn candidate(&mut self, version: Version) -> Result<Vec<u8>, Failure> {
-        let credential = self.generate().await?;
+        let credential = if self.issues() { self.intent(version).await? } else { self.generate().await? };
         let (account, item) = (&self.seat.account, &self.seat.item);
         let sealed = self.parts.vault.seal_version(account, item, (&self.seat.host, version), &credential).await;
         let sealed = sealed.map_err(|error| failed(error.into()))?;
@@ -264,14 +267,21 @@ impl Job for SlotJob {
         Ok(sealed)
     }
 
-    async fn apply(&mut self, version: &ItemVersion) -> ApplyOutcome {
+    async fn apply(&mut self, version: &ItemVersion) -> (ApplyOutcome, Option<Vec<u8>>) {
         let candidate = match self.open(version).await {
             Ok(candidate) => candidate,
-            Err(failure) => return ApplyOutcome::NotReached(failure),
+            Err(failure) => return (ApplyOutcome::NotReached(failure), None),
         };
+        if self.issues() {
+            return self.issue(version, &candidate).await;
+        }
         let budget = self.seat.budget(&self.parts, self.parts.clock.now());
         let call = self.seat.call(budget, self.connector_time());
-        self.seat.connector.apply(&call, &candidate).await
+        (self.seat.connector.apply(&call, &candidate).await, None)
+    }
+
+    async fn revoke(&mut self, versions: &[ItemVersion]) -> Result<(), Failure> {
+        self.take_off(versions).await
     }
 
     async fn probe(&mut self, asked: &[ItemVersion]) -> Vec<ProbeOutcome> {
@@ -282,8 +292,9 @@ impl Job for SlotJob {
                 Err(failure) => return asked.iter().map(|_| ProbeOutcome::Unknown(failure.clone())).collect(),
             }
         }
-        let credentials: Vec<&Credential> = credentials.iter().collect();
-        self.ask(&credentials).await.outcomes
+        let real: Vec<&Credential> = credentials.iter().filter(|credential| !credential.is_intent()).collect();
+        let outcomes = if real.is_empty() { Vec::new() } else { self.ask(&real).await.outcomes };
+        issue::with_intents(&credentials, outcomes)
     }
 
     async fn prepare(&mut self, winner: &ItemVersion) -> Result<(), Failure> {

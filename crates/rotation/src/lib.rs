@@ -6,6 +6,7 @@
 mod books;
 pub mod crash;
 mod engine;
+mod issue;
 mod job;
 mod mend;
 mod planner;

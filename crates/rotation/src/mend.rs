@@ -7,16 +7,15 @@ use volvelle_domain::account::Account;
 use volvelle_domain::connector::{ActingAs, Evidence, Failure, FailureClass, Preflight, ProbeOutcome};
 use volvelle_domain::ids::{Micros, Version};
 use volvelle_domain::item::{Item, ItemVersion, RotatorStatus, VersionState};
-use volvelle_domain::rotation::{Answer, Stage, adopt};
+use volvelle_domain::rotation::{Answer, Manner, Stage, adopt};
 use volvelle_store::versions::Slot;
 use volvelle_store::{StoreError, audit, items, rotations, slots, targets, versions};
 
-use crate::EngineError;
-use crate::books;
 use crate::engine::Engine;
 use crate::job::{self, SHARED};
 use crate::seat::{Resolved, Seat};
 use crate::worker::worded;
+use crate::{EngineError, books, issue};
 
 /// Versions compared with the target by a repair, newest first.
 const COMPARED: usize = 16;
@@ -255,6 +254,8 @@ impl Engine {
         let (mut readable, mut credentials) = (Vec::new(), Vec::new());
         for version in kept {
             match self.parts().vault.open_version(&seat.account, &seat.item, &version).await {
+                // What was on the target before something was asked for opens nothing.
+                Ok(credential) if credential.is_intent() => {}
                 Ok(credential) => {
                     readable.push(version);
                     credentials.push(credential);
@@ -297,9 +298,14 @@ impl Engine {
         if let Some(fresh) = &fresh {
             versions::add(&mut tx, slot, fresh).await?;
         }
-        let open: Vec<Version> = versions::open_set(&mut tx, slot).await?.iter().map(|v| v.version).collect();
+        // A version in its grace opens the account beside the winner: it stays where it is.
+        let open = versions::open_set(&mut tx, slot).await?;
+        let open: Vec<Version> = open.iter().filter(|v| v.state != VersionState::Grace).map(|v| v.version).collect();
         let (winner, dropped) = adopt(&open, answers).ok_or(StoreError::Forbidden("a change without a witness"))?;
         versions::settle(&mut tx, slot, winner, &dropped, now).await?;
+        if issue::manner(self.parts(), &seat.rotator) != Manner::Chosen {
+            versions::begin_grace(&mut tx, slot, &dropped).await?;
+        }
         if let Some((id, version)) = &target {
             targets::add_version(&mut tx, &slot.account, *id, version).await?;
         }

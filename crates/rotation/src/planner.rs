@@ -41,6 +41,12 @@ async fn one(engine: &Engine, item: &Item) -> Result<(), EngineError> {
         items::update(&mut tx, &item).await?;
         return Ok(tx.commit().await?);
     }
+    // What is due may be the end of a grace only.
+    let last = rotator.last_rotation_at.unwrap_or(item.created_at);
+    let issue_due = books::next_issue(rotator, books::seed(&item.uid.0), last).is_some_and(|due| due <= now);
+    if !issue_due && books::end_of_grace(rotator, last) <= now && engine.enqueue_endings(item).await? {
+        return Ok(());
+    }
     engine.enqueue(&account, item, ("schedule", "volvelle"), None).await.map(|_| ())
 }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use volvelle_domain::connector::{ActingAs, ApplyOutcome, Failure, FailureClass, ProbeOutcome};
 use volvelle_domain::ids::{Clock, Micros, Version};
 use volvelle_domain::item::{ItemVersion, VersionState};
-use volvelle_domain::rotation::{Answer, Applied, Effect, Event, Limits, Stage, State, next, step};
+use volvelle_domain::rotation::{Answer, Applied, Effect, Event, Limits, Manner, Stage, State, next, step};
 use volvelle_store::rotations::{Lease, Rotation};
 use volvelle_store::{Store, StoreError, Tx, audit, rotations, versions};
 
@@ -31,8 +31,10 @@ pub trait Job: Send + Sync {
     async fn preflight(&mut self) -> Result<(), Failure>;
     /// Generates a credential and seals it as this version.
     async fn candidate(&mut self, version: Version) -> Result<Vec<u8>, Failure>;
-    /// Makes the version the account's credential.
-    async fn apply(&mut self, version: &ItemVersion) -> ApplyOutcome;
+    /// Makes the version the account's credential; a target that issues answers with the new content of the version's record.
+    async fn apply(&mut self, version: &ItemVersion) -> (ApplyOutcome, Option<Vec<u8>>);
+    /// Takes versions off the target that are not current any more.
+    async fn revoke(&mut self, versions: &[ItemVersion]) -> Result<(), Failure>;
     /// Which versions open the account: one answer each, in order.
     async fn probe(&mut self, versions: &[ItemVersion]) -> Vec<ProbeOutcome>;
     /// Gets ready what is written together with the winner.
@@ -82,6 +84,8 @@ struct Drive {
 #[derive(Default)]
 struct With<'a> {
     version: Option<ItemVersion>,
+    /// What the target issued as this version, sealed.
+    issued: Option<(Version, Vec<u8>)>,
     settle: Option<&'a Effect>,
     message: String,
 }
@@ -161,9 +165,11 @@ impl Worker {
             Effect::Apply(version) => {
                 let version = self.load(&drive.rotation, *version).await?;
                 let outcome = self.limited(drive.job.apply(&version)).await;
-                let (applied, message) = heard(outcome.unwrap_or_else(ApplyOutcome::Ambiguous));
+                let (outcome, sealed) = outcome.unwrap_or_else(|late| (ApplyOutcome::Ambiguous(late), None));
+                let (applied, message) = heard(outcome);
                 drive.quiet &= !matches!(applied, Applied::Ambiguous(_));
-                (Event::Applied(applied), With::message(message))
+                let issued = sealed.map(|sealed| (version.version, sealed));
+                (Event::Applied(applied), With { issued, message, ..With::default() })
             }
             Effect::Probe(numbers) => {
                 let (event, message) = self.probe(drive, numbers).await?;
@@ -175,7 +181,11 @@ impl Worker {
                     return self.wait(drive, &failure.message).await;
                 }
                 let message = drive.rotation.message.clone();
-                (Event::Settled, With { settle: Some(&effect), message, version: None })
+                (Event::Settled, With { settle: Some(&effect), message, ..With::default() })
+            }
+            Effect::Revoke(numbers) => {
+                let (outcome, message) = self.revoke(drive, numbers).await?;
+                (Event::Revoked(outcome), With::message(message))
             }
             Effect::Wait => {
                 let message = drive.rotation.message.clone();
@@ -200,6 +210,22 @@ impl Worker {
         });
         let message = unknown.unwrap_or_else(|| drive.rotation.message.clone());
         Ok((Event::Probed { answers, quiet: drive.quiet }, message))
+    }
+
+    async fn revoke(
+        &self,
+        drive: &mut Drive,
+        numbers: &[Version],
+    ) -> Result<(Result<(), FailureClass>, String), StoreError> {
+        let mut superseded = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            superseded.push(self.load(&drive.rotation, *number).await?);
+        }
+        // A revocation whose answer was lost is simply made again: what is gone stays gone.
+        Ok(match self.limited(drive.job.revoke(&superseded)).await {
+            Ok(Ok(())) => (Ok(()), drive.rotation.message.clone()),
+            Ok(Err(failure)) | Err(failure) => (Err(failure.class), worded(&failure)),
+        })
     }
 
     /// Stores a candidate in the transaction that says so.
@@ -232,7 +258,7 @@ impl Worker {
         drive.passed.push(state.stage);
         drive.rotation.message.clone_from(&with.message);
         let light = matches!(state.stage, Stage::Claimed | Stage::Preflighted | Stage::Verified);
-        if light && with.version.is_none() && with.settle.is_none() {
+        if light && with.version.is_none() && with.settle.is_none() && !matches!(event, Event::Revoked(_)) {
             drive.rotation.state = state;
             return Ok(());
         }
@@ -241,8 +267,19 @@ impl Worker {
         if let Some(version) = &with.version {
             versions::add(&mut tx, slot, version).await?;
         }
+        if let Some((version, sealed)) = &with.issued {
+            versions::replace_sealed(&mut tx, slot, *version, sealed).await?;
+        }
         if let Some(Effect::Settle { winner, dropped }) = with.settle {
             versions::settle(&mut tx, slot, *winner, dropped, now).await?;
+            if state.manner != Manner::Chosen {
+                versions::begin_grace(&mut tx, slot, dropped).await?;
+            }
+        }
+        if *event == Event::Revoked(Ok(())) {
+            for version in &drive.rotation.state.superseded {
+                versions::end_grace(&mut tx, slot, *version).await?;
+            }
         }
         let lease = Lease::Until(later(now, self.timing.lease));
         drive.job.write(&mut tx, &drive.rotation, &state, now).await?;

@@ -11,6 +11,9 @@ use stateright::{Checker as _, Model, Property};
 use volvelle_domain::connector::{ActingAs, FailureClass};
 use volvelle_domain::rotation::{Answer, Applied, Effect, Event, Limits, Stage, State, next, step};
 
+#[path = "model/issued.rs"]
+mod issued;
+
 type Version = u32;
 
 /// What is broken on purpose, to show that the search would find it.
@@ -231,7 +234,7 @@ fn outcomes(effect: &Effect, may_fail: bool) -> Vec<Outcome> {
         Effect::Preflight => &[Outcome::NotReached],
         Effect::Apply(_) => &[Outcome::DoneUnheard, Outcome::Lost, Outcome::NotReached, Outcome::PolicyRefused],
         Effect::Probe(_) => &[Outcome::Unknown],
-        Effect::Stage | Effect::Settle { .. } | Effect::Wait => &[],
+        Effect::Stage | Effect::Settle { .. } | Effect::Revoke(_) | Effect::Wait => &[],
     };
     let mut all = vec![Outcome::Fine];
     if may_fail {
@@ -286,6 +289,7 @@ fn perform(model: &Rotations, world: &mut World, w: usize, outcome: Outcome) {
             Event::Probed { answers, quiet: world.under_way.is_empty() }
         }
         Effect::Settle { .. } => Event::Settled,
+        Effect::Revoke(_) => Event::Revoked(Ok(())),
         Effect::Wait | Effect::End => return end_lease(world, w, true),
     };
     if let Some(worker) = &mut world.workers[w] {

@@ -54,18 +54,22 @@ impl Job for FileAccount {
     async fn candidate(&mut self, version: Version) -> Result<Vec<u8>, Failure> {
         Ok(format!("value {version}").into_bytes())
     }
-    async fn apply(&mut self, version: &ItemVersion) -> ApplyOutcome {
+    async fn apply(&mut self, version: &ItemVersion) -> (ApplyOutcome, Option<Vec<u8>>) {
         let fault = if self.calls.fetch_add(1, Ordering::SeqCst) == 0 { self.fault } else { Fault::None };
         let failure = |class| Failure::new(class, "injected", "");
         if matches!(fault, Fault::None | Fault::CutAfterApply) {
             std::fs::write(&self.file, &version.sealed).expect("the account is written");
         }
-        match fault {
+        let outcome = match fault {
             Fault::None => ApplyOutcome::Applied,
             Fault::CutBeforeSend => ApplyOutcome::NotReached(failure(FailureClass::Unreachable)),
             Fault::Policy => ApplyOutcome::Rejected(failure(FailureClass::Policy)),
             _ => ApplyOutcome::Ambiguous(failure(FailureClass::Timeout)),
-        }
+        };
+        (outcome, None)
+    }
+    async fn revoke(&mut self, _: &[ItemVersion]) -> Result<(), Failure> {
+        Ok(())
     }
     async fn probe(&mut self, versions: &[ItemVersion]) -> Vec<ProbeOutcome> {
         let real = std::fs::read(&self.file).expect("the account is read");

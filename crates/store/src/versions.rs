@@ -148,6 +148,35 @@ pub async fn settle(
     found(changed)
 }
 
+/// Versions that were just superseded, and that may still open the account on their target, wait there for their end.
+///
+/// # Errors
+/// One of them is not kept, or has not been superseded.
+pub async fn begin_grace(tx: &mut Tx, slot: &Slot, superseded: &[Dropped]) -> Result<(), StoreError> {
+    for dropped in superseded {
+        let sql =
+            "UPDATE item_versions SET state = 'grace' WHERE account = $1 AND item = $2 AND host = $3 AND version = $4
+                   AND state IN ('retired', 'rejected')";
+        found(tx.execute(sql, numbered(slot, dropped.version())).await?)?;
+    }
+    Ok(())
+}
+
+/// A superseded version is off its target.
+///
+/// # Errors
+/// The database is not available.
+pub async fn end_grace(tx: &mut Tx, slot: &Slot, version: Version) -> Result<(), StoreError> {
+    accounts::bump_content(tx, &slot.account).await?;
+    tx.execute(
+        "UPDATE item_versions SET state = CASE WHEN verified_at IS NULL THEN 'rejected' ELSE 'retired' END
+         WHERE account = $1 AND item = $2 AND host = $3 AND version = $4 AND state = 'grace'",
+        numbered(slot, version),
+    )
+    .await?;
+    Ok(())
+}
+
 /// Writes down that a version was witnessed to open the account.
 ///
 /// # Errors

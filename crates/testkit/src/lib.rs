@@ -1,11 +1,13 @@
 //! Throw-away hosts, databases and gateways for tests: everything started here is real software on
 //! loopback addresses and disappears with the value that stands for it, or with the test process.
 
+pub mod aws;
 pub mod gateway;
 pub mod hosts;
 pub mod install;
 pub mod namespace;
 pub mod postgres;
+pub mod python;
 pub mod samba;
 pub mod slapd;
 pub mod winrm;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use volvelle_domain::connector::Connector;
+use volvelle_domain::connector::{Connector, INTENT, IssueOutcome};
 
 use super::proxy::{Break, Mode, Proxy};
 use super::*;
@@ -54,6 +54,10 @@ pub trait Subject: Send + Sync {
     }
     /// Puts the kept state back.
     async fn restore(&mut self) {}
+    /// Credentials on the target beside the current one and those that were there at the beginning (targets that issue).
+    async fn beside(&mut self) -> usize {
+        0
+    }
     /// Failed logins that the peer counted, if it counts.
     async fn failures(&mut self) -> Option<usize> {
         None
@@ -105,18 +109,63 @@ async fn preflight(subject: &mut dyn Subject) -> bool {
     done.witness_read
 }
 
-fn candidate(subject: &dyn Subject) -> Credential {
-    let call = subject.case().call();
-    subject.connector().generate(&call, &PasswordPolicy::default(), &Os).expect("generates")
+fn issues(subject: &dyn Subject) -> bool {
+    subject.connector().issues(subject.case().rotator_type)
 }
 
-async fn apply(subject: &dyn Subject, candidate: &Credential) -> ApplyOutcome {
-    subject.connector().apply(&subject.case().call(), candidate).await
+/// A candidate, or the intent of one where the target issues.
+async fn draft(subject: &dyn Subject) -> Credential {
+    let (call, connector) = (subject.case().call(), subject.connector());
+    if issues(subject) {
+        return connector.intend(&call).await.expect("intends").with(INTENT, "yes".into());
+    }
+    connector.generate(&call, &PasswordPolicy::default(), &Os).expect("generates")
+}
+
+/// Applies a draft; what was issued takes its place.
+async fn apply(subject: &dyn Subject, draft: &mut Credential) -> ApplyOutcome {
+    let (call, connector) = (subject.case().call(), subject.connector());
+    if !issues(subject) {
+        return connector.apply(&call, draft).await;
+    }
+    match connector.issue(&call, draft).await {
+        IssueOutcome::Issued(issued) => {
+            *draft = issued;
+            ApplyOutcome::Applied
+        }
+        IssueOutcome::Rejected(failure) => ApplyOutcome::Rejected(failure),
+        IssueOutcome::NotReached(failure) => ApplyOutcome::NotReached(failure),
+        IssueOutcome::Ambiguous(failure) => ApplyOutcome::Ambiguous(failure),
+    }
+}
+
+/// Where the target issues: a new credential takes the former one's place, and what an attempt left behind is cleared away.
+async fn clear(subject: &mut dyn Subject, draft: &Credential, when: &str) {
+    if !issues(subject) {
+        return;
+    }
+    let superseded = if draft.is_intent() {
+        draft.clone()
+    } else {
+        std::mem::replace(&mut subject.case_mut().current, draft.clone())
+    };
+    for _ in 0..2 {
+        subject.connector().revoke(&subject.case().call(), &superseded).await.expect("once and again");
+    }
+    let current = subject.case().current.clone();
+    assert!(subject.opens(&current).await, "{when}: the current credential was taken off");
+    assert_eq!(subject.beside().await, 0, "{when}: something was left behind");
+    assert!(draft.is_intent() || !subject.opens(&superseded).await, "{when}: the former one opens");
 }
 
 /// Asks about the candidate and the current value, in this order.
 async fn asked(subject: &dyn Subject, candidate: &Credential) -> Vec<ProbeOutcome> {
     let case = subject.case();
+    if candidate.is_intent() {
+        let mut outcomes = subject.connector().probe(&case.call(), &[&case.current]).await.outcomes;
+        outcomes.insert(0, ProbeOutcome::Refused(Evidence::WitnessRead));
+        return outcomes;
+    }
     subject.connector().probe(&case.call(), &[candidate, &case.current]).await.outcomes
 }
 
@@ -153,6 +202,7 @@ async fn sound(subject: &mut dyn Subject, candidate: &Credential, outcome: &Appl
         ApplyOutcome::Rejected(failure) | ApplyOutcome::NotReached(failure) => {
             assert!(!subject.opens(candidate).await, "{when}: {failure:?}, but the target changed");
             assert!(subject.opens(&current).await, "{when}: {failure:?}, but the former value is gone");
+            assert_eq!(subject.beside().await, 0, "{when}: {failure:?}, but something was issued");
         }
         ApplyOutcome::Ambiguous(_) => {}
     }
@@ -160,12 +210,16 @@ async fn sound(subject: &mut dyn Subject, candidate: &Credential, outcome: &Appl
 
 async fn straight(subject: &mut dyn Subject) -> bool {
     let reads = preflight(subject).await;
-    let candidate = candidate(subject);
+    let mut candidate = draft(subject).await;
     let before = subject.failures().await;
-    assert_eq!(apply(subject, &candidate).await, ApplyOutcome::Applied);
+    assert_eq!(apply(subject, &mut candidate).await, ApplyOutcome::Applied);
     assert!(tells_the_truth(subject, &candidate, "straight").await, "the candidate opens the account");
-    assert_eq!(apply(subject, &candidate).await, ApplyOutcome::Applied, "once more changes nothing");
-    assert!(tells_the_truth(subject, &candidate, "again").await);
+    if issues(subject) {
+        clear(subject, &candidate, "straight").await;
+    } else {
+        assert_eq!(apply(subject, &mut candidate).await, ApplyOutcome::Applied, "once more changes nothing");
+        assert!(tells_the_truth(subject, &candidate, "again").await);
+    }
     if reads {
         assert_eq!(subject.failures().await, before, "reading costs no failed login");
     }
@@ -181,9 +235,9 @@ async fn breaks(subject: &mut dyn Subject) -> bool {
             let when = format!("{place:?}");
             proxy.set(Mode::Pass);
             preflight(subject).await;
-            let candidate = candidate(subject);
+            let mut candidate = draft(subject).await;
             proxy.break_at(place);
-            let outcome = apply(subject, &candidate).await;
+            let outcome = apply(subject, &mut candidate).await;
             reached = proxy.broke();
             if reached {
                 tokio::time::sleep(QUIET).await;
@@ -191,9 +245,10 @@ async fn breaks(subject: &mut dyn Subject) -> bool {
             proxy.set(Mode::Pass);
             sound(subject, &candidate, &outcome, &when).await;
             assert!(reached || outcome == ApplyOutcome::Applied, "{when}: nothing broke, yet {outcome:?}");
-            if tells_the_truth(subject, &candidate, &when).await {
-                subject.case_mut().current = candidate;
+            if tells_the_truth(subject, &candidate, &when).await && !issues(subject) {
+                subject.case_mut().current = candidate.clone();
             }
+            clear(subject, &candidate, &when).await;
         }
         if !reached {
             assert!(number > 0, "a change sends something");
@@ -206,33 +261,33 @@ async fn breaks(subject: &mut dyn Subject) -> bool {
 async fn down(subject: &mut dyn Subject) -> bool {
     let proxy = between(subject).await;
     preflight(subject).await;
-    let (candidate, connector) = (candidate(subject), subject.connector());
+    let (mut candidate, connector) = (draft(subject).await, subject.connector());
     proxy.set(Mode::Cut);
-    let outcome = apply(subject, &candidate).await;
+    let outcome = apply(subject, &mut candidate).await;
     assert!(!matches!(outcome, ApplyOutcome::Applied | ApplyOutcome::Rejected(_)), "{outcome:?}");
     sound(subject, &candidate, &outcome, "down").await;
     let failure = connector.preflight(&subject.case().call(), &PasswordPolicy::default()).await.expect_err("down");
     assert!(matches!(failure.class, FailureClass::Unreachable | FailureClass::Timeout), "{failure:?}");
     let case = subject.case();
-    let report = connector.probe(&case.call(), &[&candidate, &case.current]).await;
+    let report = connector.probe(&case.call(), &[&case.current]).await;
     assert!(report.outcomes.iter().all(|o| matches!(o, ProbeOutcome::Unknown(_))), "{report:?}");
     assert_eq!(report.failed_logins, 0, "nobody counted a login");
     proxy.set(Mode::Pass);
-    assert_eq!(apply(subject, &candidate).await, ApplyOutcome::Applied, "the same candidate, later");
+    assert_eq!(apply(subject, &mut candidate).await, ApplyOutcome::Applied, "the same candidate, later");
     true
 }
 
 async fn silent(subject: &mut dyn Subject) -> bool {
     let proxy = between(subject).await;
     preflight(subject).await;
-    let candidate = candidate(subject);
+    let mut candidate = draft(subject).await;
     proxy.set(Mode::Hole);
     let (connector, began) = (subject.connector(), Instant::now());
-    let short = Call { timeout: Duration::from_secs(4), ..subject.case().call() };
-    let outcome = connector.apply(&short, &candidate).await;
+    subject.case_mut().timeout = Duration::from_secs(4);
+    let outcome = apply(subject, &mut candidate).await;
     assert!(began.elapsed() < Duration::from_secs(6), "the time allowed is kept");
     assert!(!matches!(outcome, ApplyOutcome::Applied | ApplyOutcome::Rejected(_)), "{outcome:?}");
-    let failure = connector.preflight(&short, &PasswordPolicy::default()).await.expect_err("silence");
+    let failure = connector.preflight(&subject.case().call(), &PasswordPolicy::default()).await.expect_err("silence");
     assert_eq!(failure.class, FailureClass::Timeout, "{failure:?}");
     sound(subject, &candidate, &outcome, "silent").await;
     true
@@ -242,8 +297,8 @@ async fn slow(subject: &mut dyn Subject) -> bool {
     let proxy = between(subject).await;
     proxy.set(Mode::Slow);
     preflight(subject).await;
-    let candidate = candidate(subject);
-    assert_eq!(apply(subject, &candidate).await, ApplyOutcome::Applied);
+    let mut candidate = draft(subject).await;
+    assert_eq!(apply(subject, &mut candidate).await, ApplyOutcome::Applied);
     assert!(tells_the_truth(subject, &candidate, "slow").await);
     true
 }
@@ -251,12 +306,12 @@ async fn slow(subject: &mut dyn Subject) -> bool {
 /// A wrong acting credential is told, changes nothing, and is no answer about the account.
 async fn wrong(subject: &mut dyn Subject) -> bool {
     preflight(subject).await;
-    let (candidate, right) = (candidate(subject), subject.case().current.clone());
+    let (mut candidate, right) = (draft(subject).await, subject.case().current.clone());
     subject.spoil();
     let connector = subject.connector();
     let failure = connector.preflight(&subject.case().call(), &PasswordPolicy::default()).await.expect_err("wrong");
     assert_eq!(failure.class, FailureClass::Auth, "{failure:?}");
-    let outcome = connector.apply(&subject.case().call(), &candidate).await;
+    let outcome = apply(subject, &mut candidate).await;
     assert_ne!(outcome, ApplyOutcome::Applied);
     assert!(!subject.opens(&candidate).await && subject.opens(&right).await, "{outcome:?}, but the target changed");
     let report = connector.probe(&subject.case().call(), &[&right]).await;
@@ -275,9 +330,9 @@ async fn powerless(subject: &mut dyn Subject) -> bool {
 }
 
 async fn weak(subject: &mut dyn Subject) -> bool {
-    let Some(weak) = subject.weak() else { return false };
+    let Some(mut weak) = subject.weak() else { return false };
     preflight(subject).await;
-    let outcome = apply(subject, &weak).await;
+    let outcome = apply(subject, &mut weak).await;
     assert!(matches!(&outcome, ApplyOutcome::Rejected(f) if f.class == FailureClass::Policy), "{outcome:?}");
     sound(subject, &weak, &outcome, "weak").await;
     true
@@ -288,12 +343,12 @@ async fn swapped(subject: &mut dyn Subject) -> bool {
         return false;
     }
     preflight(subject).await;
-    let candidate = candidate(subject);
+    let mut candidate = draft(subject).await;
     assert!(subject.swap().await, "a kind that pins its peer is tested with another peer");
     let connector = subject.connector();
     let failure = connector.preflight(&subject.case().call(), &PasswordPolicy::default()).await.expect_err("another");
     assert_eq!(failure.class, FailureClass::PeerIdentity, "{failure:?}");
-    let outcome = apply(subject, &candidate).await;
+    let outcome = apply(subject, &mut candidate).await;
     assert!(!matches!(outcome, ApplyOutcome::Applied | ApplyOutcome::Ambiguous(_)), "{outcome:?}");
     assert_eq!(subject.failures().await.unwrap_or(0), 0, "no password went to another machine");
     true
@@ -305,8 +360,8 @@ async fn restored(subject: &mut dyn Subject) -> bool {
         return false;
     }
     preflight(subject).await;
-    let candidate = candidate(subject);
-    assert_eq!(apply(subject, &candidate).await, ApplyOutcome::Applied);
+    let mut candidate = draft(subject).await;
+    assert_eq!(apply(subject, &mut candidate).await, ApplyOutcome::Applied);
     subject.restore().await;
     assert!(!tells_the_truth(subject, &candidate, "restored").await, "the older value is back");
     true
@@ -316,7 +371,7 @@ async fn restored(subject: &mut dyn Subject) -> bool {
 async fn unspent(subject: &mut dyn Subject) -> bool {
     preflight(subject).await;
     let Some(before) = subject.failures().await else { return false };
-    let (wrong, connector) = (candidate(subject), subject.connector());
+    let (wrong, connector) = (draft(subject).await, subject.connector());
     let none = Call { login_budget: 0, ..subject.case().call() };
     let report = connector.probe(&none, &[&wrong]).await;
     assert_eq!(report.failed_logins, 0, "{report:?}");

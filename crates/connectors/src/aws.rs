@@ -1,0 +1,307 @@
+//! Access keys of IAM users.
+//!
+//! Rights needed: see docs/connectors/aws.md; to rotate the own key, `iam:ListAccessKeys`, `iam:CreateAccessKey`,
+//! `iam:UpdateAccessKey`, `iam:DeleteAccessKey` and `iam:GetAccessKeyLastUsed` on oneself.
+//!
+//! AWS makes the key and shows its secret once. So what is there before is stored first, the new key is stored at once, and a key
+//! that a crash left behind is found by comparing. A user has at most two keys: the former one is deactivated and deleted after the
+//! new one has opened, at once or after a grace. Asking costs nothing: AWS locks no key.
+
+mod keys;
+mod place;
+mod query;
+mod sign;
+mod xml;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schemars::{JsonSchema, schema_for};
+use serde::Deserialize;
+use volvelle_domain::Credential;
+use volvelle_domain::connector::{
+    ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Failure, FailureClass, IssueOutcome,
+    PasswordPolicy, PeerIdentity, Preflight, ProbeOutcome, ProbeReport, RotatorType, TargetParams,
+};
+use volvelle_domain::grace::Grace;
+use volvelle_domain::ids::Entropy;
+
+use keys::Visit;
+use place::Given;
+use query::Client;
+
+/// Region where none was given.
+const DEFAULT_REGION: &str = "us-east-2";
+/// How long a new key may take to be known everywhere in AWS.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// An AWS account, reached with an access key or a role.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct AwsTarget {
+    /// Access key id.
+    #[schemars(extend("x-secret" = true, "x-details" = "aws_access_key_id"))]
+    pub access_key_id: String,
+    /// Secret access key.
+    #[schemars(extend("x-secret" = true, "x-details" = "aws_secret_access_key"))]
+    pub access_key: String,
+    /// Session token, if the access key is a temporary one.
+    #[schemars(extend("x-secret" = true, "x-details" = "aws_session_token"))]
+    pub session_token: String,
+    /// Region; it also decides the partition (China, GovCloud and others).
+    #[schemars(extend("x-details" = "aws_region"))]
+    pub region: String,
+    /// Role to assume with the access key.
+    #[schemars(extend("x-details" = "role_arn"))]
+    pub role_arn: String,
+    /// External id that the role's trust policy asks for.
+    #[schemars(extend("x-details" = "external_id"))]
+    pub external_id: String,
+}
+
+impl Default for AwsTarget {
+    fn default() -> Self {
+        Self {
+            access_key_id: String::new(),
+            access_key: String::new(),
+            session_token: String::new(),
+            region: DEFAULT_REGION.into(),
+            role_arn: String::new(),
+            external_id: String::new(),
+        }
+    }
+}
+
+/// An IAM user whose access key is rotated.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct AwsSecret {
+    /// The present access key id (rotator type `api-key`); empty with use-target-creds: a key is made.
+    #[schemars(extend("x-secret" = true))]
+    pub api_id: String,
+    /// The present secret access key.
+    #[schemars(extend("x-secret" = true))]
+    pub api_key: String,
+    /// Region, if it is another one than the target's.
+    pub aws_region: String,
+    /// IAM user whose key it is; found out by the present key if empty.
+    #[schemars(extend("x-details" = "aws_user_name"))]
+    pub aws_user_name: String,
+    /// Let the former key live on for a while: true or false.
+    #[schemars(extend("x-details" = "grace_rotation"))]
+    pub grace_rotation: String,
+    /// Days for which both keys live (1 to 365; less than the rotation interval).
+    #[schemars(extend("x-details" = "grace_rotation_interval"))]
+    pub grace_rotation_interval: String,
+    /// Hour of the day (UTC) at which the former key goes.
+    #[schemars(extend("x-details" = "grace_rotation_hour"))]
+    pub grace_rotation_hour: Option<i64>,
+    /// Whether the rotation date is that of the new key (after) or of the former one's end (before).
+    #[schemars(extend("x-details" = "grace_rotation_timing"))]
+    pub grace_rotation_timing: String,
+}
+
+const ROTATOR_TYPES: &[RotatorType] = &[
+    RotatorType { name: "api-key", wire_name: "api-key-rotator", summary: "the access key of an IAM user" },
+    RotatorType { name: "target", wire_name: "target-rotator", summary: "the target's own access key" },
+];
+
+/// The connector for kind `aws`.
+pub struct Aws {
+    declaration: Declaration,
+    client: Result<Client, Failure>,
+    patience: Duration,
+}
+
+impl Default for Aws {
+    fn default() -> Self {
+        Self::over(Given::from_environment(), PATIENCE)
+    }
+}
+
+impl Aws {
+    /// The connector with one endpoint for everything, waiting at most `patience` for a key to become known.
+    #[must_use]
+    pub fn at(url: &str, patience: Duration) -> Self {
+        Self::over(Given::everything_at(url), patience)
+    }
+
+    fn over(given: Given, patience: Duration) -> Self {
+        Self {
+            declaration: Declaration {
+                kind: "aws",
+                summary: "Access keys of AWS users",
+                target: schema_for!(AwsTarget),
+                secret: schema_for!(AwsSecret),
+                details_key: "aws_target_details",
+                rotator_types: ROTATOR_TYPES,
+                capabilities: Capabilities { witness_read: true, pinned_identity: false, linked: false },
+            },
+            client: Client::new(given),
+            patience,
+        }
+    }
+}
+
+fn config(message: impl Into<String>, hint: impl Into<String>) -> Failure {
+    Failure::new(FailureClass::Config, message, hint)
+}
+
+fn timed_out() -> Failure {
+    Failure::new(FailureClass::Timeout, "AWS did not answer in time", "check the network")
+}
+
+/// A plain parameter of the target.
+fn text<'a>(target: &'a TargetParams, name: &str) -> &'a str {
+    target.plain.get(name).and_then(serde_json::Value::as_str).unwrap_or_default()
+}
+
+/// AWS makes its keys itself.
+fn made_there() -> Failure {
+    config("AWS makes access keys itself", "")
+}
+
+#[async_trait]
+impl Connector for Aws {
+    fn declaration(&self) -> &Declaration {
+        &self.declaration
+    }
+
+    fn check_target(&self, target: &TargetParams) -> Result<(), Failure> {
+        let region = text(target, "region");
+        if !region.is_empty() {
+            place::check_region(region, "region")?;
+        }
+        for name in ["access-key-id", "access-key"] {
+            if target.secret.field(name).is_none() {
+                return Err(config(format!("{name} is missing"), format!("set {name}")));
+            }
+        }
+        let role = text(target, "role-arn");
+        if role.is_empty() || (role.starts_with("arn:") && role.contains(":role/")) {
+            return Ok(());
+        }
+        Err(config("role-arn is no ARN of a role", "give it as arn:aws:iam::123456789012:role/name"))
+    }
+
+    fn check_secret(&self, call: &Call<'_>, initial: &Credential) -> Result<(), Failure> {
+        if !ROTATOR_TYPES.iter().any(|t| t.name == call.rotator_type) {
+            let message = format!("rotator-type {:?} is not one of api-key, target", call.rotator_type);
+            return Err(config(message, "set rotator-type to api-key or target"));
+        }
+        if let Some(region) =
+            call.params.get("aws-region").and_then(serde_json::Value::as_str).filter(|r| !r.is_empty())
+        {
+            place::check_region(region, "aws-region")?;
+        }
+        Grace::of(call.params)?;
+        if call.rotator_type == "target" && !text(call.target, "role-arn").is_empty() {
+            return Err(config(
+                "the key of a target that assumes a role cannot rotate itself",
+                "use rotator-type api-key",
+            ));
+        }
+        let (id, key) = (initial.field("username").is_some(), initial.field("password").is_some());
+        if id != key || (call.acting == ActingAs::User && !id) {
+            return Err(config(
+                "api-id and api-key are needed together",
+                "give both, or neither with authentication-credentials use-target-creds",
+            ));
+        }
+        Ok(())
+    }
+
+    fn initial_credential(
+        &self,
+        rotator_type: &str,
+        target: &TargetParams,
+        given: &TargetParams,
+    ) -> Result<Credential, Failure> {
+        if rotator_type == "target" {
+            return Ok(self.target_credential(target));
+        }
+        let mut credential = Credential::default();
+        for (from, to) in [("api-id", "username"), ("api-key", "password")] {
+            if let Some(value) = given.secret.field(from) {
+                credential = credential.with(to, value.clone());
+            }
+        }
+        Ok(credential)
+    }
+
+    fn target_credential(&self, target: &TargetParams) -> Credential {
+        let mut credential = Credential::default();
+        for (from, to) in [("access-key-id", "username"), ("access-key", "password")] {
+            if let Some(value) = target.secret.field(from) {
+                credential = credential.with(to, value.clone());
+            }
+        }
+        credential
+    }
+
+    fn with_target_credential(&self, target: &TargetParams, credential: &Credential) -> TargetParams {
+        let mut changed = target.clone();
+        for (from, to) in [("username", "access-key-id"), ("password", "access-key")] {
+            if let Some(value) = credential.field(from) {
+                changed.secret = changed.secret.with(to, value.clone());
+            }
+        }
+        changed
+    }
+
+    fn generate(&self, _: &Call<'_>, _: &PasswordPolicy, _: &dyn Entropy) -> Result<Credential, Failure> {
+        Err(made_there())
+    }
+
+    async fn learn_identity(&self, _: &TargetParams, _: Duration) -> Result<Option<PeerIdentity>, Failure> {
+        Ok(None)
+    }
+
+    async fn preflight(&self, call: &Call<'_>, _: &PasswordPolicy) -> Result<Preflight, Failure> {
+        let visit = Visit::new(self.client.clone()?, call);
+        tokio::time::timeout(call.timeout, keys::preflight(&visit)).await.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    async fn apply(&self, _: &Call<'_>, _: &Credential) -> ApplyOutcome {
+        ApplyOutcome::NotReached(made_there())
+    }
+
+    async fn probe(&self, call: &Call<'_>, credentials: &[&Credential]) -> ProbeReport {
+        let unknown = |failure: &Failure| ProbeReport {
+            outcomes: credentials.iter().map(|_| ProbeOutcome::Unknown(failure.clone())).collect(),
+            failed_logins: 0,
+        };
+        let visit = match &self.client {
+            Ok(client) => Visit::new(client.clone(), call),
+            Err(failure) => return unknown(failure),
+        };
+        let asked = keys::probe(&visit, credentials, self.patience);
+        tokio::time::timeout(call.timeout, asked).await.unwrap_or_else(|_| unknown(&timed_out()))
+    }
+
+    fn issues(&self, _: &str) -> bool {
+        true
+    }
+
+    async fn intend(&self, call: &Call<'_>) -> Result<Credential, Failure> {
+        let visit = Visit::new(self.client.clone()?, call);
+        tokio::time::timeout(call.timeout, keys::intend(&visit)).await.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    async fn issue(&self, call: &Call<'_>, _: &Credential) -> IssueOutcome {
+        let visit = match &self.client {
+            Ok(client) => Visit::new(client.clone(), call),
+            Err(failure) => return IssueOutcome::NotReached(failure.clone()),
+        };
+        match tokio::time::timeout(call.timeout, keys::issue(&visit)).await {
+            Ok(outcome) => outcome,
+            Err(_) if visit.has_sent() => IssueOutcome::Ambiguous(timed_out()),
+            Err(_) => IssueOutcome::NotReached(timed_out()),
+        }
+    }
+
+    async fn revoke(&self, call: &Call<'_>, superseded: &Credential) -> Result<(), Failure> {
+        let visit = Visit::new(self.client.clone()?, call);
+        tokio::time::timeout(call.timeout, keys::revoke(&visit, superseded)).await.unwrap_or_else(|_| Err(timed_out()))
+    }
+}
