@@ -3,7 +3,9 @@
 //! A new kind is a file, a `mod` line and a line in [`registry`].
 
 pub mod aws;
+pub mod ldap;
 pub mod ssh;
+pub mod windows;
 
 use std::sync::Arc;
 
@@ -16,7 +18,12 @@ pub struct Registry(Vec<Arc<dyn Connector>>);
 /// Every kind there is.
 #[must_use]
 pub fn registry() -> Registry {
-    Registry(vec![Arc::new(ssh::Ssh::default()), Arc::new(aws::Aws::default())])
+    Registry(vec![
+        Arc::new(ssh::Ssh::default()),
+        Arc::new(aws::Aws::default()),
+        Arc::new(ldap::Ldap::default()),
+        Arc::new(windows::Windows::default()),
+    ])
 }
 
 impl Registry {

@@ -24,10 +24,18 @@ mod custom;
 mod faults;
 #[path = "connectors/keys.rs"]
 mod keys;
+#[path = "connectors/ldap.rs"]
+mod ldap;
+#[path = "connectors/ldap_conformance.rs"]
+mod ldap_conformance;
 #[path = "connectors/proxy.rs"]
 mod proxy;
 #[path = "connectors/ssh_conformance.rs"]
 mod ssh_conformance;
+#[path = "connectors/windows.rs"]
+mod windows;
+#[path = "connectors/winrm.rs"]
+mod winrm;
 
 struct Os;
 
