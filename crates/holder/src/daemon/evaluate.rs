@@ -9,25 +9,32 @@ use volvelle_fragments::{Input, proof};
 
 use super::Holder;
 use crate::eval::{Answer, EvalAnswers, EvalRequest, Operation, Proving};
+use crate::wire::Stale;
 
-/// The epoch of every share there is so far.
-pub(crate) const EPOCH: u32 = 0;
+/// What comes of a request to evaluate.
+pub(super) enum Outcome {
+    Answers(Vec<u8>),
+    /// The epoch is not held here.
+    Stale(Vec<u8>),
+}
 
 impl Holder {
     /// Answers an evaluation. An input that is not allowed gets its status; the others are evaluated all the same.
-    pub(super) fn evaluate(&self, body: &[u8]) -> Result<Vec<u8>> {
+    pub(super) fn evaluate(&self, body: &[u8]) -> Result<Outcome> {
         let request = EvalRequest::decode(body)?;
-        ensure!(request.epoch == EPOCH, "epoch {} of the key is not held here, but {EPOCH}", request.epoch);
-        let key = self
-            .key(&request.realm, request.key_id)?
-            .filter(|key| key.info.active)
-            .context("this key is not known here")?;
+        let key = self.key(&(request.realm, request.key_id))?;
+        let key = key.filter(|key| key.newest().is_some()).context("this key is not known here")?;
+        let Some(slot) = key.slots.get(&request.epoch) else {
+            let held = key.slots.keys().copied().collect();
+            let stale = Stale { held, newest: key.newest().map(|slot| slot.info.clone()) };
+            return Ok(Outcome::Stale(serde_json::to_vec(&stale)?));
+        };
         let good: Vec<&[u8]> = request.inputs.iter().copied().filter(|x| belongs(x, &request)).collect();
         ensure!(!good.is_empty(), "none of the inputs belongs to this key and operation");
         let (encoded, proof) = match request.proving {
-            Proving::Optimistic => (key.share.answer(&good)?, None),
+            Proving::Optimistic => (slot.share.answer(&good)?, None),
             Proving::Proved => {
-                let (encoded, proof) = proof::answer(&key.share, &good)?;
+                let (encoded, proof) = proof::answer(&slot.share, &good)?;
                 (encoded, Some(proof.to_bytes()))
             }
         };
@@ -38,7 +45,7 @@ impl Holder {
             let answer = |x: &&[u8]| if belongs(x, &request) { encoded.next() } else { None };
             request.inputs.iter().map(answer).map(|y| y.map_or(Answer::Bad, Answer::Evaluated)).collect()
         };
-        EvalAnswers { epoch: EPOCH, answers, proof }.encode()
+        EvalAnswers { epoch: request.epoch, answers, proof }.encode().map(Outcome::Answers)
     }
 }
 
