@@ -55,7 +55,7 @@ pub fn prepare(folder: &Path, n: u8, t: u8) -> Result<LocalSetup> {
             write_durably(path, toml::to_string(&config)?.as_bytes(), true)?;
             holders.push(Member { index, address, pin, signing_key });
         }
-        let roster = Roster { threshold: t, holders, gateways: vec![gateway_pin] };
+        let roster = Roster { threshold: t, holders, gateways: vec![gateway_pin], former: vec![] };
         roster.check()?;
         write_durably(&roster_file, toml::to_string(&roster)?.as_bytes(), true)?;
     }

@@ -10,8 +10,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use volvelle_fragments::PublicShare;
+use volvelle_fragments::{PublicShare, publics};
 use zeroize::Zeroizing;
+
+use crate::roster::Roster;
 
 /// The version of everything here.
 const VERSION: u8 = 1;
@@ -207,7 +209,18 @@ impl KeyInfo {
         hex::decode(&self.transcript).ok().and_then(|bytes| bytes.try_into().ok()).context("a transcript is 32 bytes")
     }
 
-    /// The public shares.
+    /// The public shares of the holders of a roster. What the key says of a holder that came since follows from the others; one
+    /// that was dropped is left out.
+    pub(crate) fn shares_for(&self, roster: &Roster) -> Result<BTreeMap<u8, PublicShare>> {
+        let shares = self.shares()?;
+        let share = |index: u8| match shares.get(&index) {
+            Some(share) => Ok((index, *share)),
+            None => Ok((index, publics::at(&shares, roster.threshold, index)?)),
+        };
+        roster.holders.iter().map(|holder| share(holder.index)).collect()
+    }
+
+    /// The public shares, as they were signed.
     pub(crate) fn shares(&self) -> Result<BTreeMap<u8, PublicShare>> {
         self.publics.iter().map(|(index, text)| Ok((*index, PublicShare::from_bytes(&hex::decode(text)?)?))).collect()
     }

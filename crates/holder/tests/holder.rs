@@ -8,6 +8,8 @@ mod documents;
 mod faults;
 #[path = "holder/liars.rs"]
 mod liars;
+#[path = "holder/members.rs"]
+mod members;
 #[path = "holder/messages.rs"]
 mod messages;
 #[path = "holder/program.rs"]

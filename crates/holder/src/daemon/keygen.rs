@@ -76,10 +76,9 @@ impl Holder {
 
     pub(super) fn refresh1(&self, name: KeyName, session: String, (base, epoch): (u32, u32)) -> Result<Response> {
         let key = self.key(&name)?.context("this key is not known here")?;
-        let slot = key.slots.get(&base).with_context(|| format!("epoch {base} is not held here"))?;
         // Whether the outcome could be stored is known before anything is computed.
         key.epochs()?.prepare(base, epoch, [0; 32])?;
-        let n = u8::try_from(slot.info.publics.len())?;
+        let n = u8::try_from(self.roster.holders.len())?;
         let (first, package) = refresh::round1(self.config.index, n, self.roster.threshold)?;
         self.begin(session, name, Purpose::Refresh { base, epoch }, First::Refresh(first))?;
         Ok(Response::Package(hex::encode(package)))
@@ -169,7 +168,7 @@ impl Holder {
                 let slot = key.slots.get(base).with_context(|| format!("epoch {base} is not held here"))?;
                 let (from, to) = (base.to_be_bytes(), epoch.to_be_bytes());
                 let context = self.context(&name, &[&from, &to, &slot.info.transcript()?]);
-                let publics = slot.info.shares()?;
+                let publics = slot.info.shares_for(&self.roster)?;
                 let members = refresh::Members { threshold: self.roster.threshold, publics: &publics };
                 let outcome = refresh::round3((second, index), &received, &slot.share, &members, &context)?;
                 key.epochs()?.prepare(*base, *epoch, outcome.transcript)?;

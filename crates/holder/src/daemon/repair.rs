@@ -101,8 +101,8 @@ impl Holder {
         ensure!(state.lost == self.config.index, "this holder is not the one in need");
         ensure!(info.epoch == state.epoch, "the certificate is that of another epoch");
         certificate(&self.roster, &state.name, &info, &info.signatures)?;
-        let publics = info.shares()?;
-        publics::group(&publics, self.roster.threshold)?;
+        publics::group(&info.shares()?, self.roster.threshold)?;
+        let publics = info.shares_for(&self.roster)?;
         let expected = publics.get(&self.config.index).context("the key has no share of this holder")?;
         let share = repair::restore(&state.parts()?, expected)?;
         info.active = true;

@@ -60,9 +60,8 @@ impl Quorum {
     /// A key as a holder tells it, if every holder signed it.
     fn check(&self, key: &KeyName, info: &KeyInfo) -> anyhow::Result<View> {
         certificate(&self.0.roster, key, info, &info.signatures)?;
-        let publics = info.shares()?;
-        let group = publics::group(&publics, self.0.roster.threshold)?;
-        Ok(View { epoch: info.epoch, publics, group })
+        let group = publics::group(&info.shares()?, self.0.roster.threshold)?;
+        Ok(View { epoch: info.epoch, publics: info.shares_for(&self.0.roster)?, group })
     }
 
     /// The key as a holder's refusal shows it to be by now; `None` if that is nothing newer, or not believed.

@@ -10,6 +10,11 @@ use crate::{REALM, place, start_of};
 
 /// Reads a fragment from a holder's state folder, as the holder does, or a thief.
 pub(crate) fn steal(state: &Path) -> PrfShare {
+    steal_epoch(state, 0)
+}
+
+/// The fragment of the holder's only epoch, which is this one.
+pub(crate) fn steal_epoch(state: &Path, epoch: u32) -> PrfShare {
     let text = std::fs::read(state.join(format!("{}-1.json", hex::encode(REALM)))).expect("a fragment file");
     let file: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
     let slot = &file["epochs"][0];
@@ -23,7 +28,7 @@ pub(crate) fn steal(state: &Path) -> PrfShare {
     let own = std::fs::read(state.join("seal.key")).expect("a key file");
     let file_key = std::fs::read(state.join(name)).expect("a file key");
     let file_key = opened(&own, format!("FDK-file-key-v1:{name}").as_bytes(), &file_key);
-    let aad = [b"FDK-share-v2", REALM.as_slice(), &1_u32.to_be_bytes(), &0_u32.to_be_bytes()].concat();
+    let aad = [b"FDK-share-v2", REALM.as_slice(), &1_u32.to_be_bytes(), &epoch.to_be_bytes()].concat();
     let share = hex::decode(slot["sealed_share"].as_str().expect("text")).expect("hex");
     PrfShare::from_bytes(&opened(&file_key, &aad, &share)).expect("a fragment")
 }
