@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod keygen;
+mod policy;
 mod renew;
 mod repair;
 mod serve;
@@ -20,9 +21,11 @@ use tokio_rustls::TlsAcceptor;
 use volvelle_fragments::place::SUITE;
 
 use self::keygen::Session;
+use self::policy::Guard;
 pub(crate) use self::renew::certificate;
 use self::repair::Repair;
 use crate::lock;
+use crate::log::Log;
 use crate::roster::{IdentityFiles, Roster, read_private};
 use crate::state::{Folder, Key, KeyName, now};
 use crate::tls;
@@ -45,6 +48,9 @@ pub struct HolderConfig {
     pub roster: PathBuf,
     /// Where it keeps its fragments.
     pub state: PathBuf,
+    /// Where it keeps its log; `log` in the folder of the fragments, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<PathBuf>,
     /// Its certificate and key.
     pub identity: IdentityFiles,
 }
@@ -63,6 +69,7 @@ impl HolderConfig {
         for file in [roster, state, &mut identity.certificate, &mut identity.key] {
             *file = home.join(&*file);
         }
+        config.log = config.log.map(|log| home.join(log));
         Ok(config)
     }
 }
@@ -83,11 +90,15 @@ struct Holder {
     repairs: Mutex<HashMap<String, Repair>>,
     /// Held while a key's file is read, changed and written.
     changing: Mutex<()>,
+    /// By the gateways of the roster, in order.
+    guards: Vec<Guard>,
+    log: Log,
 }
 
 #[derive(Clone, Copy)]
 enum Peer {
-    Gateway,
+    /// By its place in the roster.
+    Gateway(usize),
     Holder(u8),
 }
 
@@ -105,7 +116,11 @@ pub async fn run(config: HolderConfig, shutdown: impl Future<Output = ()>) -> Re
     let folder = Folder::open(config.state.clone())?;
     let listener =
         TcpListener::bind(&config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+    let log = Log::open(config.log.clone().unwrap_or_else(|| config.state.join("log")))?;
+    let policy = |pin: &String| roster.policies.iter().find(|policy| policy.gateway == *pin).cloned();
     let holder = Arc::new(Holder {
+        guards: roster.gateways.iter().map(|pin| Guard::new(policy(pin))).collect(),
+        log,
         folder,
         roster,
         signing,
@@ -120,9 +135,19 @@ pub async fn run(config: HolderConfig, shutdown: impl Future<Output = ()>) -> Re
     tokio::select! {
         () = &mut shutdown => {}
         () = accept(&holder, &acceptor, &listener) => {}
+        () = bring_to_disk(&holder) => {}
     }
+    holder.log.sync();
     tracing::info!(index = holder.config.index, "stopped");
     Ok(())
+}
+
+/// Once a second, for ever.
+async fn bring_to_disk(holder: &Holder) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        holder.log.sync();
+    }
 }
 
 /// Lets peers in for ever; beyond the limit they wait in the listener's queue.
@@ -159,7 +184,7 @@ fn named(realm_text: &str, key_id: u32) -> Result<KeyName> {
 impl Holder {
     async fn answer(&self, peer: Peer, request: Request) -> Result<Response> {
         match (peer, request) {
-            (Peer::Gateway, request) => self.answer_gateway(request).await,
+            (Peer::Gateway(_), request) => self.answer_gateway(request).await,
             (Peer::Holder(from), Request::Share { session, package }) => self.receive(from, &session, &package),
             _ => bail!("this peer may not ask that"),
         }

@@ -47,6 +47,12 @@ fn command() -> Command {
         )
         .subcommand(roster_command())
         .subcommand(change_command())
+        .subcommand(
+            Command::new("check-log")
+                .about("Check the chain of a holder's log, and print how long it is and where it ends")
+                .after_help("Keep what it prints somewhere else: a log that was cut then no longer has that line.")
+                .arg(path("dir", "The folder of the log").required(true)),
+        )
 }
 
 fn init_command() -> Command {
@@ -104,6 +110,12 @@ fn change_command() -> Command {
         .arg(many("drop-gateway", "PIN", "A gateway to leave out"))
 }
 
+fn check_log(arguments: &ArgMatches) -> Result<String> {
+    let dir = arguments.get_one::<PathBuf>("dir").context("--dir is needed")?;
+    let checked = volvelle_holder::log::read(dir, |_| ())?;
+    Ok(format!("{} entries, the last one is {}", checked.entries, checked.head))
+}
+
 fn changed(arguments: &ArgMatches) -> Result<String> {
     let texts = |name: &str| arguments.get_many::<String>(name).into_iter().flatten();
     let change = RosterChange {
@@ -133,6 +145,7 @@ fn main() -> Result<()> {
             init_gateway(arguments.get_one::<PathBuf>("dir").context("--dir is needed")?)?
         }
         Some(("change-roster", arguments)) => changed(arguments)?,
+        Some(("check-log", arguments)) => check_log(arguments)?,
         Some((_, arguments)) => roster(arguments)?,
         None => return serve(&arguments),
     };

@@ -54,6 +54,7 @@ pub fn init_holder(plan: &HolderPlan) -> Result<Member> {
         listen: plan.listen.to_string(),
         roster: "roster.toml".into(),
         state: plan.state.clone().unwrap_or_else(|| "state".into()),
+        log: None,
         identity: IdentityFiles {
             certificate: "certificate.der".into(),
             key: plan.key_at.clone().unwrap_or_else(|| "key.der".into()),
@@ -115,7 +116,7 @@ pub fn roster_text(threshold: u8, mut members: Vec<Member>, gateways: Vec<String
         check_digest(gateway)?;
     }
     ensure!(!gateways.is_empty(), "a roster needs at least one --gateway-pin");
-    let roster = Roster { threshold, holders: members, gateways, former: vec![] };
+    let roster = Roster { threshold, holders: members, gateways, former: vec![], policies: vec![] };
     // Later ones may have gaps, where a holder was dropped.
     let whole = roster.holders.iter().zip(1..).all(|(holder, index)| holder.index == index);
     ensure!(whole, "the holders of a new roster must have the indices 1 to n, in order");
@@ -153,6 +154,7 @@ pub fn changed_roster(mut roster: Roster, change: RosterChange) -> Result<String
         ensure!(roster.gateways.contains(pin), "the roster has no gateway {pin}");
     }
     roster.gateways.retain(|pin| !change.drop_gateways.contains(pin));
+    roster.policies.retain(|policy| !change.drop_gateways.contains(&policy.gateway));
     for pin in change.gateways {
         check_digest(&pin)?;
         roster.gateways.push(pin);

@@ -12,6 +12,8 @@ mod liars;
 mod members;
 #[path = "holder/messages.rs"]
 mod messages;
+#[path = "holder/policies.rs"]
+mod policies;
 #[path = "holder/program.rs"]
 mod program;
 #[path = "holder/renewal.rs"]
@@ -88,7 +90,8 @@ fn replace_files(of: &Path, with: &Path) {
     std::fs::remove_dir_all(of).ok();
     std::fs::create_dir(of).expect("makes the folder");
     std::fs::set_permissions(of, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("sets the mode");
-    for file in std::fs::read_dir(with).expect("lists").flatten() {
+    let files = std::fs::read_dir(with).expect("lists").flatten().filter(|entry| entry.path().is_file());
+    for file in files {
         std::fs::copy(file.path(), of.join(file.file_name())).expect("copies");
     }
 }

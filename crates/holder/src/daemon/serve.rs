@@ -33,8 +33,10 @@ pub(super) async fn serve(holder: &Arc<Holder>, acceptor: TlsAcceptor, stream: T
     let shown = pin(certificate);
     let peer = match holder.roster.holder_of(&shown) {
         Some(index) => Peer::Holder(index),
-        None if holder.roster.gateways.contains(&shown) => Peer::Gateway,
-        None => bail!("a peer that is not in the roster"),
+        None => {
+            let place = holder.roster.gateways.iter().position(|pin| *pin == shown);
+            Peer::Gateway(place.context("a peer that is not in the roster")?)
+        }
     };
     let (done, answered) = mpsc::channel(UNDER_WAY);
     let channel = Channel::new(stream);
@@ -110,7 +112,7 @@ impl Conversation {
 
 fn answer_evaluation(holder: &Holder, peer: Peer, frame: &Frame) -> Answered {
     let answer = match peer {
-        Peer::Gateway => holder.evaluate(&frame.body),
+        Peer::Gateway(place) => holder.evaluate(place, &frame.body),
         Peer::Holder(_) => Err(anyhow::anyhow!("this peer may not ask that")),
     };
     match answer {
