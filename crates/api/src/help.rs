@@ -195,6 +195,7 @@ fn own(name: &str) -> Option<&'static str> {
         "force-deletion" => "delete although it is in use",
         "rotate-all-services" => "rotate the services of the account as well",
         "action" => "list only this operation, such as rotate_item",
+        "holder" => "index of the holder in the roster",
         "actor" => "list only what this access id did",
         "object" => "list only what was done to this path",
         "after" => "list only entries after this sequence number",

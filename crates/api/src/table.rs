@@ -67,6 +67,10 @@ pub const FIXED: &[&str] = &[
     "get-account-settings | account settings | 200 | Shows the account's settings | settings |",
     "update-account-settings | account update-settings | 200 | Changes the account's settings | {updated} | company-name:str,jwt-ttl-default:int,jwt-ttl-min:int,jwt-ttl-max:int,default-versioning:bool,max-versions:int,force-new-versions:bool,item-type:str,max-rotation-interval:int,max-rotation-interval-enable:bool,item-locking-enabled:bool,default-key-name:str,password-length:int,use-lower-letters:bool,use-capital-letters:bool,use-numbers:bool,use-special-characters:bool",
     "account-create | account create | 201 | Makes another account with a key of its own | {account_id, access_id, access_key} | name:str*",
+    "fragments-status | fragments status | 200 | Shows the fragment holders | {threshold, epoch, refreshed_at, holders} |",
+    "fragments-refresh | fragments refresh | 200 | Replaces every fragment; records and keys stay | {keys, epoch, failed} |",
+    "fragments-repair | fragments repair | 200 | Restores the fragments of a holder | {holder, restored, sound, failed} | holder:int*",
+    "fragments-doctor | fragments doctor | 200 | Says what is wrong with the holders | {findings} |",
     "audit-list | audit list | 200 | Lists the audit trail | {entries, next_page} | actor:str,action:str,object:str,after:str,pagination-token:str,limit:int",
     "audit-verify | audit verify | 200 | Checks the hash chain of the audit trail | {entries, broken_at} |",
 ];

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod audit;
 pub mod auth;
+pub mod fragments;
 mod grants;
 pub mod items;
 pub mod locks;
@@ -73,6 +74,10 @@ pub async fn run(ctx: &Ctx<'_>, name: &str, params: &Params) -> Answer {
         "audit-verify" => audit::verify(ctx).await,
         "validate-token" => Ok(auth::validate(ctx)),
         "revoke-token" => auth::revoke(ctx).await,
+        "fragments-status" => fragments::status(ctx).await,
+        "fragments-refresh" => fragments::refresh(ctx).await,
+        "fragments-repair" => fragments::repair(ctx, params).await,
+        "fragments-doctor" => fragments::doctor(ctx).await,
         other => identities(ctx, other, params).await,
     }
 }

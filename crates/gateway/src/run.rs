@@ -163,6 +163,12 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
     for holder in app.vault.quorum().status().await {
         let up = if holder.state == "up" { 1.0 } else { 0.0 };
         metrics::gauge!("volvelle_holder_up", "holder" => holder.index.to_string()).set(up);
+        let index = || holder.index.to_string();
+        let named = |state: &str| if holder.state == state { 1.0 } else { 0.0 };
+        for state in ["down", "lost", "stale", "quarantined"] {
+            metrics::gauge!("volvelle_holder_state", "holder" => index(), "state" => state).set(named(state));
+        }
+        metrics::gauge!("volvelle_holder_epoch", "holder" => index()).set(f64::from(holder.epoch.unwrap_or(0)));
     }
     let mut tx = app.store.begin().await?;
     tokens::purge_expired(&mut tx, now).await?;

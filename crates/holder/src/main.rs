@@ -8,8 +8,11 @@ use anyhow::{Context as _, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
+use volvelle_holder::Roster;
 use volvelle_holder::daemon::{self, HolderConfig};
-use volvelle_holder::setup::{HolderPlan, init_gateway, init_holder, member_line, parse_member, roster_text};
+use volvelle_holder::setup::{
+    HolderPlan, RosterChange, changed_roster, init_gateway, init_holder, member_line, parse_member, roster_text,
+};
 
 const ABOUT: &str = "A fragment holder: answers evaluations, never sees a value or a key";
 const AFTER: &str = "\
@@ -43,6 +46,13 @@ fn command() -> Command {
                 .arg(path("dir", "Where to put certificate.der and key.der").required(true)),
         )
         .subcommand(roster_command())
+        .subcommand(change_command())
+        .subcommand(
+            Command::new("check-log")
+                .about("Check the chain of a holder's log, and print how long it is and where it ends")
+                .after_help("Keep what it prints somewhere else: a log that was cut then no longer has that line.")
+                .arg(path("dir", "The folder of the log").required(true)),
+        )
 }
 
 fn init_command() -> Command {
@@ -84,6 +94,40 @@ fn roster_command() -> Command {
         )
 }
 
+fn change_command() -> Command {
+    let many = |name, value, help| word(name, value, help).action(ArgAction::Append);
+    Command::new("change-roster")
+        .about("Print a roster with other holders or gateways; every party needs the same one, and a restart")
+        .after_help(
+            "A --member with the index of another one takes its place. Then, with the new roster everywhere:\n  \
+             volvelle fragments repair --holder N   for each new one\n  \
+             volvelle fragments refresh             so that what former ones have is worth nothing",
+        )
+        .arg(path("from", "The roster as it is").value_name("FILE").required(true))
+        .arg(many("member", "LINE", "A holder that is new or takes another's place, as `init` printed it"))
+        .arg(many("drop", "N", "The index of a holder to leave out").value_parser(value_parser!(u8)))
+        .arg(many("gateway-pin", "PIN", "A new gateway, as `gateway-identity` printed it"))
+        .arg(many("drop-gateway", "PIN", "A gateway to leave out"))
+}
+
+fn check_log(arguments: &ArgMatches) -> Result<String> {
+    let dir = arguments.get_one::<PathBuf>("dir").context("--dir is needed")?;
+    let checked = volvelle_holder::log::read(dir, |_| ())?;
+    Ok(format!("{} entries, the last one is {}", checked.entries, checked.head))
+}
+
+fn changed(arguments: &ArgMatches) -> Result<String> {
+    let texts = |name: &str| arguments.get_many::<String>(name).into_iter().flatten();
+    let change = RosterChange {
+        members: texts("member").map(|line| parse_member(line)).collect::<Result<_>>()?,
+        drop: arguments.get_many("drop").into_iter().flatten().copied().collect(),
+        gateways: texts("gateway-pin").cloned().collect(),
+        drop_gateways: texts("drop-gateway").cloned().collect(),
+    };
+    let from = arguments.get_one::<PathBuf>("from").context("--from is needed")?;
+    changed_roster(Roster::load(from)?, change)
+}
+
 fn word(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help)
 }
@@ -100,6 +144,8 @@ fn main() -> Result<()> {
         Some(("gateway-identity", arguments)) => {
             init_gateway(arguments.get_one::<PathBuf>("dir").context("--dir is needed")?)?
         }
+        Some(("change-roster", arguments)) => changed(arguments)?,
+        Some(("check-log", arguments)) => check_log(arguments)?,
         Some((_, arguments)) => roster(arguments)?,
         None => return serve(&arguments),
     };

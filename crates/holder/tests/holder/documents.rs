@@ -156,6 +156,7 @@ async fn the_three_machines_of_the_document_work_as_written() {
         roster: identity.join("roster.toml"),
         identity: IdentityFiles { certificate: identity.join("certificate.der"), key: identity.join("key.der") },
         kek_cache_seconds: 0,
+        refresh_hours: 0,
     })
     .expect("a quorum");
     until_up(&quorum).await;
@@ -163,5 +164,5 @@ async fn the_three_machines_of_the_document_work_as_written() {
     let record = quorum.seal(&place("/a"), b"v").await.expect("seals");
     assert_eq!(quorum.open(&place("/a"), &record).await.expect("opens").as_slice(), b"v");
     let state = fs::read_dir(folder.path().join("holder-1/state")).expect("lists");
-    assert_eq!(state.count(), 2, "a fragment and the key that seals it");
+    assert_eq!(state.count(), 4, "a fragment, its file key, the key that seals them, and the log");
 }
