@@ -49,7 +49,7 @@ impl Scope {
 /// The groups of the overview, each with its commands.
 const OVERVIEW: &[(&str, &[&str])] = &[
     ("Secrets", &["rotated-secret", "target", "secret", "item"]),
-    ("Access", &["role", "auth-method", "describe-permissions", "account", "audit"]),
+    ("Access", &["role", "auth-method", "describe-permissions", "explain-access", "account", "audit"]),
     (
         "Session",
         &[
@@ -60,6 +60,7 @@ const OVERVIEW: &[(&str, &[&str])] = &[
             "auth",
             "validate-token",
             "revoke-token",
+            "revoke-all-tokens",
         ],
     ),
     ("Server", &["dev", "gateway", "fragments"]),

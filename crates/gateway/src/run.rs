@@ -20,6 +20,7 @@ use volvelle_store::{Store, accounts, items, tokens};
 use crate::app::App;
 use crate::children::DirLock;
 use crate::config::{self, Config};
+use crate::console::Console;
 use crate::credentials::OsEntropy;
 use crate::server::{self, Limits, Operations};
 use crate::trail;
@@ -91,7 +92,7 @@ impl Gateway {
 
     /// Serves and rotates until `shutdown`.
     pub async fn run(self, listener: TcpListener, tls: Option<TlsAcceptor>, shutdown: CancellationToken) {
-        let operations: Arc<dyn Operations> = Arc::clone(&self.app) as Arc<dyn Operations>;
+        let operations: Arc<dyn Operations> = Arc::new(Console::new(Arc::clone(&self.app)));
         let front = server::serve(listener, tls, Limits::default(), operations, shutdown.clone());
         let (store, engine, stop) = (self.app.store.clone(), self.engine.clone(), shutdown.clone());
         let follow = async {

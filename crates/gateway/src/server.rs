@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::console::{self, Sessions};
 use crate::error::ApiError;
 
 const JSON: &str = "application/json";
@@ -109,6 +110,10 @@ pub trait Operations: Send + Sync + 'static {
     fn openapi(&self) -> Value;
     /// The metrics in Prometheus' text form.
     fn metrics(&self) -> String;
+    /// The sessions of the console, if there is one.
+    fn sessions(&self) -> Option<&Sessions> {
+        None
+    }
 }
 
 /// What one client may take.
@@ -244,10 +249,13 @@ impl Front {
         request_id: RequestId,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         let path = request.uri().path();
+        if let Some(sessions) = self.operations.sessions().filter(|_| console::owns(path)) {
+            return self.console(sessions, request, remote).await;
+        }
         if request.method() == Method::GET {
             return match path {
                 "/health" => Ok(json(StatusCode::OK, &self.operations.health().await?)),
-                "/openapi.json" => Ok(json(StatusCode::OK, &self.operations.openapi())),
+                "/openapi.json" => Ok(console::packed(&request, json(StatusCode::OK, &self.operations.openapi()))),
                 "/metrics" => Ok(respond(StatusCode::OK, "text/plain; version=0.0.4", self.operations.metrics())),
                 _ => Err(ApiError::UnknownCommand(String::new())),
             };
@@ -260,6 +268,7 @@ impl Front {
         let forwarded =
             request.headers().get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
         let forwarded_for = forwarded.map(str::to_owned);
+<<<<<<< HEAD
         let body = self.body(request).await?;
         let call = Call { operation, body, remote, forwarded_for, request_id };
         let done = timeout(self.limits.request, self.operations.call(call)).await;
@@ -268,6 +277,47 @@ impl Front {
     }
 
     async fn body(&self, request: Request<Incoming>) -> Result<Bytes, ApiError> {
+=======
+        let session = self.operations.sessions().map(|sessions| sessions.presented(request.headers()));
+        let mut params = self.params(request).await?;
+        if let (Some(sessions), Some(session)) = (self.operations.sessions(), session)
+            && !params.contains_key("token")
+        {
+            sessions.stand_in(&mut params, session).await?;
+        }
+        let call = Call { operation, params, remote, forwarded_for, request_id: request_id.to_owned() };
+        let (status, value) =
+            timeout(self.limits.request, self.operations.call(call)).await.map_err(|_| ApiError::Timeout)??;
+        Ok(json(status, &value))
+    }
+
+    /// What is below `/console`: assets, and the beginning and end of sessions.
+    async fn console(
+        &self,
+        sessions: &Sessions,
+        request: Request<Incoming>,
+        remote: SocketAddr,
+    ) -> Result<Response<Full<Bytes>>, ApiError> {
+        if request.method() == Method::GET {
+            return Ok(console::asset(&request));
+        }
+        if request.method() != Method::POST {
+            return Err(ApiError::UnknownCommand(String::new()));
+        }
+        let (path, headers) = (request.uri().path().to_owned(), request.headers().clone());
+        let params = self.params(request).await?;
+        let (value, cookie) = match path.as_str() {
+            "/console/sign-in" => sessions.begin(&headers, params, remote).await?,
+            "/console/sign-out" => sessions.end(&headers).await?,
+            _ => return Err(ApiError::UnknownCommand(String::new())),
+        };
+        let mut response = json(StatusCode::OK, &value);
+        response.headers_mut().insert("set-cookie", cookie);
+        Ok(response)
+    }
+
+    async fn params(&self, request: Request<Incoming>) -> Result<Map<String, Value>, ApiError> {
+>>>>>>> console
         let body = Limited::new(request.into_body(), self.limits.body_bytes).collect();
         match timeout(self.limits.body, body).await {
             Err(_) => Err(ApiError::Timeout),

@@ -11,7 +11,7 @@ use volvelle_store::{accounts, audit, auth_methods, tokens};
 
 use crate::app::App;
 use crate::credentials;
-use crate::ctx::{Ctx, unwritten};
+use crate::ctx::{AUDIT, Ctx, ITEMS, METHODS, ROLES, TARGETS, unwritten};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
 use crate::server::Peer;
@@ -31,6 +31,23 @@ pub struct From {
 /// # Errors
 /// The key is wrong, the method has expired or may not be used from here, or guessing is being slowed.
 pub async fn sign_in(app: &App, from: &From, params: &Params) -> Result<Value, ApiError> {
+    sign_in_for(app, from, params, Use::Client).await
+}
+
+/// What a token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// A client, which asks for another one when it has ended.
+    Client,
+    /// A session of a person, of at most so many minutes.
+    Session(i64),
+}
+
+/// The same for a given use.
+///
+/// # Errors
+/// As [`sign_in`].
+pub async fn sign_in_for(app: &App, from: &From, params: &Params, purpose: Use) -> Result<Value, ApiError> {
     let kind = params.text("access-type").unwrap_or("access_key");
     if !matches!(kind, "access_key" | "api_key") {
         return Err(bad("access-type", "this gateway knows access_key only"));
@@ -56,8 +73,13 @@ pub async fn sign_in(app: &App, from: &From, params: &Params) -> Result<Value, A
         }
         return Err(ApiError::Unauthenticated);
     };
+<<<<<<< HEAD
     app.throttle.succeeded(id, from.remote.address);
     let (token, expires_at) = issue(app, method, &remote, now).await?;
+=======
+    app.throttle.succeeded(id, from.remote);
+    let (token, expires_at) = issue(app, method, (&remote, purpose), now).await?;
+>>>>>>> console
     let text = token.expose_str().unwrap_or_default();
     let shown = shape::time(expires_at);
     Ok(json!({
@@ -70,11 +92,20 @@ pub async fn sign_in(app: &App, from: &From, params: &Params) -> Result<Value, A
     }))
 }
 
-async fn issue(app: &App, method: &AuthMethod, remote: &str, now: Micros) -> Result<(Secret, Micros), ApiError> {
+async fn issue(
+    app: &App,
+    method: &AuthMethod,
+    (remote, purpose): (&str, Use),
+    now: Micros,
+) -> Result<(Secret, Micros), ApiError> {
     let token = credentials::token(app.engine.parts().entropy.as_ref());
     let mut tx = app.store.begin().await?;
     let account = accounts::find(&mut tx, &method.account).await?.ok_or(ApiError::Unauthenticated)?;
-    let minutes = if method.limits.jwt_ttl > 0 { method.limits.jwt_ttl } else { account.settings.jwt_ttl_default };
+    let minutes = match (method.limits.jwt_ttl, purpose) {
+        (own @ 1.., _) => own,
+        (_, Use::Client) => account.settings.jwt_ttl_default,
+        (_, Use::Session(minutes)) => minutes,
+    };
     let minutes = minutes.clamp(account.settings.jwt_ttl_min.max(1), account.settings.jwt_ttl_max.max(1));
     let expires_at = now.plus_seconds(minutes * 60);
     let stored = Token {
@@ -146,7 +177,22 @@ pub fn within(network: &str, address: IpAddr) -> bool {
 #[must_use]
 pub fn validate(ctx: &Ctx<'_>) -> Value {
     let left = (ctx.caller.expires_at.0 - ctx.now.0) / 1_000_000;
-    json!({"is_valid": true, "expiration": shape::time(ctx.caller.expires_at), "ttl": left, "last_rotate": "", "reason": ""})
+    json!({"is_valid": true, "expiration": shape::time(ctx.caller.expires_at), "ttl": left, "last_rotate": "", "reason": "",
+        "may": {"items": ctx.capabilities(ITEMS, "/"), "targets": ctx.capabilities(TARGETS, "/"),
+            "roles": ctx.capabilities(ROLES, "/"), "identities": ctx.capabilities(METHODS, "/"),
+            "audit": ctx.capabilities(AUDIT, "/")},
+        "access_id": ctx.who(), "auth_method_name": ctx.caller.method.name.as_str(), "account_id": ctx.id().0})
+}
+
+/// Ends every token of the caller.
+///
+/// # Errors
+/// The store failed.
+pub async fn revoke_all(ctx: &Ctx<'_>) -> Result<Value, ApiError> {
+    let mut tx = ctx.app.store.begin().await?;
+    let revoked = tokens::revoke_all(&mut tx, ctx.id(), ctx.caller.method.id).await?;
+    ctx.commit(tx, ctx.caller.method.name.as_str(), &format!("{revoked} tokens")).await?;
+    Ok(json!({ "revoked": revoked }))
 }
 
 /// Ends the caller's token.
