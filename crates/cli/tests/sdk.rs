@@ -37,7 +37,10 @@ fn sdk() -> Result<PathBuf> {
     let venv = program.parent().and_then(Path::parent).context("the target folder")?.join("sdk-venv");
     let python = venv.join("bin/python");
     let installed = |python: &Path| {
-        Command::new(python).args(["-c", "import akeyless, openapi_spec_validator"]).output().is_ok_and(|output| output.status.success())
+        Command::new(python)
+            .args(["-c", "import akeyless, openapi_spec_validator"])
+            .output()
+            .is_ok_and(|output| output.status.success())
     };
     if !installed(&python) {
         run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;

@@ -9,12 +9,11 @@ mod session;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hyper::StatusCode;
 use serde_json::Value;
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::server::{Call, Operations};
+use crate::server::{Answer, Call, Operations};
 
 pub use assets::{asset, packed};
 pub use session::{Presented, Sessions};
@@ -35,7 +34,7 @@ impl Console {
 
 #[async_trait]
 impl Operations for Console {
-    async fn call(&self, call: Call) -> Result<(StatusCode, Value), ApiError> {
+    async fn call(&self, call: Call) -> Result<Answer, ApiError> {
         self.app.call(call).await
     }
 

@@ -4,11 +4,8 @@ pub mod access;
 pub mod account;
 pub mod audit;
 pub mod auth;
-<<<<<<< HEAD
-pub mod fragments;
-=======
 pub mod fleet;
->>>>>>> console
+pub mod fragments;
 mod grants;
 pub mod items;
 pub mod locks;
@@ -84,14 +81,11 @@ pub async fn run(ctx: &Ctx<'_>, name: &str, params: &Params) -> Answer {
         "audit-verify" => audit::verify(ctx).await,
         "validate-token" => Ok(auth::validate(ctx)),
         "revoke-token" => auth::revoke(ctx).await,
-<<<<<<< HEAD
         "fragments-status" => fragments::status(ctx).await,
         "fragments-refresh" => fragments::refresh(ctx).await,
         "fragments-repair" => fragments::repair(ctx, params).await,
         "fragments-doctor" => fragments::doctor(ctx).await,
-=======
         "revoke-all-tokens" => auth::revoke_all(ctx).await,
->>>>>>> console
         other => identities(ctx, other, params).await,
     }
 }

@@ -1,5 +1,6 @@
 //! The parameters of one call, read by their wire names. They are wiped when the call is over.
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 use volvelle_api::{Operation, quirks};
 use volvelle_domain::{ItemPath, Secret};
@@ -20,6 +21,28 @@ impl Params {
             return Ok(Self(Map::new()));
         }
         serde_json::from_slice(body).map(Self).map_err(|_| ApiError::BadBody)
+    }
+
+    /// The parameters in an object of the program's own.
+    #[must_use]
+    pub const fn new(map: Map<String, Value>) -> Self {
+        Self(map)
+    }
+
+    /// The same with this token.
+    #[must_use]
+    pub fn with_token(mut self, token: &Secret) -> Self {
+        let text = token.expose_str().unwrap_or_default();
+        if let Some(Value::String(mut old)) = self.0.insert("token".to_owned(), Value::from(text)) {
+            old.zeroize();
+        }
+        self
+    }
+
+    /// A body that holds them.
+    #[must_use]
+    pub fn to_body(&self) -> Bytes {
+        serde_json::to_vec(&self.0).unwrap_or_default().into()
     }
 
     /// Brought to the types of an operation's parameters.

@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::console::{self, Sessions};
 use crate::error::ApiError;
+use crate::params::Params;
 
 const JSON: &str = "application/json";
 
@@ -268,27 +269,15 @@ impl Front {
         let forwarded =
             request.headers().get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
         let forwarded_for = forwarded.map(str::to_owned);
-<<<<<<< HEAD
-        let body = self.body(request).await?;
+        let session = self.operations.sessions().map(|sessions| (sessions, sessions.presented(request.headers())));
+        let mut body = self.body(request).await?;
+        if let Some((sessions, presented)) = session {
+            body = sessions.stand_in(body, presented).await?;
+        }
         let call = Call { operation, body, remote, forwarded_for, request_id };
         let done = timeout(self.limits.request, self.operations.call(call)).await;
         let Answer { status, body } = done.map_err(|_| ApiError::Timeout)??;
         Ok(respond(status, JSON, body))
-    }
-
-    async fn body(&self, request: Request<Incoming>) -> Result<Bytes, ApiError> {
-=======
-        let session = self.operations.sessions().map(|sessions| sessions.presented(request.headers()));
-        let mut params = self.params(request).await?;
-        if let (Some(sessions), Some(session)) = (self.operations.sessions(), session)
-            && !params.contains_key("token")
-        {
-            sessions.stand_in(&mut params, session).await?;
-        }
-        let call = Call { operation, params, remote, forwarded_for, request_id: request_id.to_owned() };
-        let (status, value) =
-            timeout(self.limits.request, self.operations.call(call)).await.map_err(|_| ApiError::Timeout)??;
-        Ok(json(status, &value))
     }
 
     /// What is below `/console`: assets, and the beginning and end of sessions.
@@ -296,7 +285,7 @@ impl Front {
         &self,
         sessions: &Sessions,
         request: Request<Incoming>,
-        remote: SocketAddr,
+        remote: Peer,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         if request.method() == Method::GET {
             return Ok(console::asset(&request));
@@ -305,9 +294,9 @@ impl Front {
             return Err(ApiError::UnknownCommand(String::new()));
         }
         let (path, headers) = (request.uri().path().to_owned(), request.headers().clone());
-        let params = self.params(request).await?;
+        let params = Params::parse(&self.body(request).await?)?;
         let (value, cookie) = match path.as_str() {
-            "/console/sign-in" => sessions.begin(&headers, params, remote).await?,
+            "/console/sign-in" => sessions.begin(&headers, &params, remote).await?,
             "/console/sign-out" => sessions.end(&headers).await?,
             _ => return Err(ApiError::UnknownCommand(String::new())),
         };
@@ -316,8 +305,7 @@ impl Front {
         Ok(response)
     }
 
-    async fn params(&self, request: Request<Incoming>) -> Result<Map<String, Value>, ApiError> {
->>>>>>> console
+    async fn body(&self, request: Request<Incoming>) -> Result<Bytes, ApiError> {
         let body = Limited::new(request.into_body(), self.limits.body_bytes).collect();
         match timeout(self.limits.body, body).await {
             Err(_) => Err(ApiError::Timeout),

@@ -29,6 +29,7 @@ fn case(host: &Simulated, port: &str, admin: &str, acting: ActingAs, user: &str)
         acting,
         current: Credential::user_password(user, INITIAL_PASSWORD.into()),
         memory: BTreeMap::new(),
+        timeout: Duration::from_secs(20),
     }
 }
 

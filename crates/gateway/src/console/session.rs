@@ -5,12 +5,12 @@
 //! carries a header that no other site's page can send, and the browser does not say that it came from elsewhere.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::header::{COOKIE, HOST, HeaderValue, ORIGIN};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use volvelle_domain::Secret;
 use volvelle_domain::ids::Micros;
 use volvelle_store::sessions::{self, Session};
@@ -21,6 +21,7 @@ use crate::credentials;
 use crate::error::ApiError;
 use crate::ops::auth::{From, Use, sign_in_for};
 use crate::params::Params;
+use crate::server::Peer;
 
 /// Seconds without anything done by the user.
 const IDLE: i64 = 30 * 60;
@@ -82,21 +83,21 @@ impl Sessions {
         }
     }
 
-    /// Puts the session's token where a client would have put its own.
+    /// Puts the session's token where a client would have put its own; a body that has one stays as it is.
     ///
     /// # Errors
     /// The session has ended, or the request was not made by the console's page.
-    pub async fn stand_in(&self, params: &mut Map<String, Value>, presented: Presented) -> Result<(), ApiError> {
-        match presented {
-            Presented::Nothing => Ok(()),
-            Presented::Foreign => Err(ApiError::Unauthenticated),
-            Presented::Token(token, activity) => {
-                self.admit(&token, activity).await?;
-                let text = token.expose_str().unwrap_or_default();
-                params.insert("token".to_owned(), Value::from(text));
-                Ok(())
-            }
+    pub async fn stand_in(&self, body: Bytes, presented: Presented) -> Result<Bytes, ApiError> {
+        if matches!(presented, Presented::Nothing) {
+            return Ok(body);
         }
+        let params = Params::parse(&body)?;
+        if params.has("token") {
+            return Ok(body);
+        }
+        let Presented::Token(token, activity) = presented else { return Err(ApiError::Unauthenticated) };
+        self.admit(&token, activity).await?;
+        Ok(params.with_token(&token).to_body())
     }
 
     /// Signs in; gives the answer and the cookie.
@@ -106,22 +107,22 @@ impl Sessions {
     pub async fn begin(
         &self,
         headers: &HeaderMap,
-        params: Map<String, Value>,
-        remote: SocketAddr,
+        params: &Params,
+        remote: Peer,
     ) -> Result<(Value, HeaderValue), ApiError> {
         own_page(headers).ok_or(ApiError::Unauthenticated)?;
         let forwarded = headers.get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
-        let from = From { remote: remote.ip(), forwarded: forwarded.map(str::to_owned) };
-        let given = sign_in_for(&self.app, &from, &Params::new(params), Use::Session(LONGEST / 60)).await?;
+        let from = From { remote, forwarded: forwarded.map(str::to_owned) };
+        let given = sign_in_for(&self.app, &from, params, Use::Session(LONGEST / 60)).await?;
         // Whatever is in `Params` is wiped.
         let Value::Object(given) = given else { return Err(ApiError::Internal) };
         let answer = Params::new(given);
         let token = answer.secret("token").ok_or(ApiError::Internal)?;
-        let (_, caller) = self.app.enter(&token, Fresh::Checked).await?;
+        let (_, caller) = self.app.enter(credentials::hash(token.expose()), Fresh::Checked).await?;
         let now = self.app.now();
         let session = Session {
             account: caller.account.id.clone(),
-            hash: credentials::hash(&token),
+            hash: credentials::hash(token.expose()),
             started_at: now,
             seen_at: now,
         };
@@ -146,7 +147,7 @@ impl Sessions {
     pub async fn end(&self, headers: &HeaderMap) -> Result<(Value, HeaderValue), ApiError> {
         match self.presented(headers) {
             Presented::Foreign => return Err(ApiError::Unauthenticated),
-            Presented::Token(token, _) => self.close(&credentials::hash(&token)).await?,
+            Presented::Token(token, _) => self.close(&credentials::hash(token.expose())).await?,
             Presented::Nothing => {}
         }
         let text = format!("{}=; Path=/; HttpOnly; Secure; SameSite=Strict; Max-Age=0", name(headers));
@@ -154,7 +155,7 @@ impl Sessions {
     }
 
     async fn admit(&self, token: &Secret, activity: Activity) -> Result<(), ApiError> {
-        let (hash, now) = (credentials::hash(token), self.app.now());
+        let (hash, now) = (credentials::hash(token.expose()), self.app.now());
         let mut known = self.recall(&hash);
         if known.is_none_or(|known| ended(&known, now)) {
             // Another gateway may have seen the user since.

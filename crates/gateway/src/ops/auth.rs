@@ -73,13 +73,8 @@ pub async fn sign_in_for(app: &App, from: &From, params: &Params, purpose: Use) 
         }
         return Err(ApiError::Unauthenticated);
     };
-<<<<<<< HEAD
     app.throttle.succeeded(id, from.remote.address);
-    let (token, expires_at) = issue(app, method, &remote, now).await?;
-=======
-    app.throttle.succeeded(id, from.remote);
     let (token, expires_at) = issue(app, method, (&remote, purpose), now).await?;
->>>>>>> console
     let text = token.expose_str().unwrap_or_default();
     let shown = shape::time(expires_at);
     Ok(json!({
