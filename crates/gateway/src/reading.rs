@@ -302,5 +302,14 @@ async fn older(ctx: &Ctx<'_>, item: &Item, version: u32) -> Result<Arc<[Kept]>, 
     let mut tx = ctx.app.store.read().await?;
     let mut kept = versions::list_item(&mut tx, ctx.id(), item.id).await?;
     kept.retain(|v| v.version == version && v.host != SHARED && v.state != VersionState::Rejected);
-    Ok(Kept::of(ctx, item, kept))
+    drop(tx);
+    let mut values = Vec::with_capacity(kept.len());
+    for version in kept {
+        // What was on the target before something was asked for is no value.
+        let candidate = version.state == VersionState::Candidate;
+        if !candidate || !ctx.app.vault.open_version(ctx.account(), item, &version).await?.is_intent() {
+            values.push(version);
+        }
+    }
+    Ok(Kept::of(ctx, item, values))
 }
