@@ -3,6 +3,7 @@
 //! A new kind is a file, a `mod` line and a line in [`registry`].
 
 pub mod aws;
+pub mod custom;
 pub mod ssh;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ pub struct Registry(Vec<Arc<dyn Connector>>);
 /// Every kind there is.
 #[must_use]
 pub fn registry() -> Registry {
-    Registry(vec![Arc::new(ssh::Ssh::default()), Arc::new(aws::Aws::default())])
+    Registry(vec![Arc::new(ssh::Ssh::default()), Arc::new(aws::Aws::default()), Arc::new(custom::Custom::default())])
 }
 
 impl Registry {

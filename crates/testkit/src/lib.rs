@@ -3,7 +3,9 @@
 
 pub mod aws;
 pub mod gateway;
+pub mod hook;
 pub mod hosts;
 pub mod install;
 pub mod postgres;
 pub mod python;
+pub mod switch;
