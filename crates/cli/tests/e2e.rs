@@ -11,6 +11,8 @@ use volvelle_testkit::{
 mod aws;
 #[path = "e2e/custom.rs"]
 mod custom;
+#[path = "e2e/devices.rs"]
+mod devices;
 #[path = "e2e/ssh.rs"]
 mod ssh;
 
