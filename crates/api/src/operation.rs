@@ -74,13 +74,16 @@ fn kind(ops: &mut Vec<Operation>, decl: &Declaration) {
         merge(&mut schema, parse(own));
         merge(&mut schema, (properties(&decl.secret), Vec::new()));
         choices(&mut schema.0, decl);
-        let name = format!("rotated-secret-{verb}-{}", decl.kind);
-        let cli = format!("rotated-secret {verb} {}", decl.kind);
+        if let [_] = decl.rotator_types {
+            schema.1.retain(|required| required != "rotator-type");
+        }
+        let name = format!("rotated-secret-{verb}-{}", decl.secret_kind);
+        let cli = format!("rotated-secret {verb} {}", decl.secret_kind);
         ops.push(op(
             &name,
             &[],
             &[&cli],
-            format!("{does} a rotated secret of kind {}", decl.kind),
+            format!("{does} a rotated secret of kind {}", decl.secret_kind),
             schema,
             "{name}",
             201,

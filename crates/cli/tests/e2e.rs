@@ -7,6 +7,15 @@ use volvelle_testkit::{
     hosts::{Host, HostKind, INITIAL_PASSWORD},
 };
 
+#[path = "e2e/aws.rs"]
+mod aws;
+#[path = "e2e/custom.rs"]
+mod custom;
+#[path = "e2e/devices.rs"]
+mod devices;
+#[path = "e2e/ssh.rs"]
+mod ssh;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_password_opens_the_account_and_the_former_one_does_not() -> Result<()> {
     let mut gateway = DevGateway::start().await?;

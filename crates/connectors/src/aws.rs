@@ -84,7 +84,7 @@ pub struct AwsSecret {
     pub api_key: String,
     /// Region, if it is another one than the target's.
     pub aws_region: String,
-    /// IAM user whose key it is; found out by the present key if empty.
+    /// Name of the IAM user whose key it is; found out by the present key if empty.
     #[schemars(extend("x-details" = "aws_user_name"))]
     pub aws_user_name: String,
     /// Let the former key live on for a while: true or false.
@@ -130,12 +130,13 @@ impl Aws {
         Self {
             declaration: Declaration {
                 kind: "aws",
+                secret_kind: "aws",
                 summary: "Access keys of AWS users",
                 target: schema_for!(AwsTarget),
                 secret: schema_for!(AwsSecret),
                 details_key: "aws_target_details",
                 rotator_types: ROTATOR_TYPES,
-                capabilities: Capabilities { witness_read: true, pinned_identity: false, linked: false },
+                capabilities: Capabilities { witness_read: true, ..Capabilities::default() },
             },
             client: Client::new(given),
             patience,

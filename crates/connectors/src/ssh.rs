@@ -8,6 +8,7 @@
 
 mod change;
 mod custom;
+mod device;
 mod kept;
 mod key;
 mod login;
@@ -26,7 +27,7 @@ use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 use volvelle_domain::connector::{
     ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Failure, FailureClass, PasswordPolicy,
-    PeerIdentity, Preflight, ProbeReport, RotatorType, TargetParams,
+    PeerIdentity, Preflight, ProbeOutcome, ProbeReport, RotatorType, TargetParams,
 };
 use volvelle_domain::ids::Entropy;
 use volvelle_domain::{Credential, password};
@@ -57,6 +58,11 @@ pub struct SshTarget {
     pub private_key_password: String,
     /// Also offer SHA-1 and CBC algorithms, for devices that know nothing better.
     pub allow_legacy_algorithms: bool,
+    /// Network device instead of a Unix host: cisco-ios, cisco-nxos or arista-eos.
+    pub device_type: String,
+    /// The device's password for its privileged mode, if the acting user is not admitted to it at login.
+    #[schemars(extend("x-secret" = true))]
+    pub enable_password: String,
     /// The host's public key (`ssh-ed25519 AAAA…`); learned once and shown if not given.
     pub host_key: String,
 }
@@ -71,6 +77,8 @@ impl Default for SshTarget {
             private_key: String::new(),
             private_key_password: String::new(),
             allow_legacy_algorithms: false,
+            device_type: String::new(),
+            enable_password: String::new(),
             host_key: String::new(),
         }
     }
@@ -120,12 +128,18 @@ impl Default for Ssh {
         Self {
             declaration: Declaration {
                 kind: "ssh",
+                secret_kind: "ssh",
                 summary: "Unix accounts over SSH",
                 target: schema_for!(SshTarget),
                 secret: schema_for!(SshSecret),
                 details_key: "ssh_target_details",
                 rotator_types: ROTATOR_TYPES,
-                capabilities: Capabilities { witness_read: true, pinned_identity: true, linked: true },
+                capabilities: Capabilities {
+                    witness_read: true,
+                    pinned_identity: true,
+                    linked: true,
+                    ..Capabilities::default()
+                },
             },
             kept: Arc::default(),
         }
@@ -176,6 +190,9 @@ impl Connector for Ssh {
     fn check_target(&self, target: &TargetParams) -> Result<(), Failure> {
         session::Address::of(target)?;
         session::given(target)?;
+        if let Some(name) = device::kind(target) {
+            device::check(name, None, "")?;
+        }
         let user = session::text(target, "ssh-username");
         if !user.is_empty() {
             check_username(user, "ssh-username")?;
@@ -192,6 +209,9 @@ impl Connector for Ssh {
         }
         let param = |name: &str| call.params.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
         let command = param("rotator-custom-cmd");
+        if let Some(name) = device::kind(call.target) {
+            device::check(name, Some(call.rotator_type), command)?;
+        }
         if !command.trim().is_empty() {
             custom::check(command)?;
         }
@@ -269,7 +289,9 @@ impl Connector for Ssh {
     async fn preflight(&self, call: &Call<'_>, policy: &PasswordPolicy) -> Result<Preflight, Failure> {
         let visit = Visit::new(call, &self.kept);
         let run = async {
-            if call.rotator_type == "key" {
+            if device::kind(call.target).is_some() {
+                device::preflight(&visit).await
+            } else if call.rotator_type == "key" {
                 key::preflight(&visit).await
             } else {
                 change::preflight(&visit, policy).await
@@ -281,7 +303,9 @@ impl Connector for Ssh {
     async fn apply(&self, call: &Call<'_>, candidate: &Credential) -> ApplyOutcome {
         let visit = Visit::new(call, &self.kept);
         let run = async {
-            if call.rotator_type == "key" {
+            if device::kind(call.target).is_some() {
+                device::apply(&visit, candidate).await
+            } else if call.rotator_type == "key" {
                 key::apply(&visit, candidate).await
             } else {
                 change::apply(&visit, candidate).await
@@ -296,7 +320,13 @@ impl Connector for Ssh {
 
     async fn probe(&self, call: &Call<'_>, credentials: &[&Credential]) -> ProbeReport {
         let visit = Visit::new(call, &self.kept);
-        if call.rotator_type == "key" {
+        if device::kind(call.target).is_some() {
+            let asked = tokio::time::timeout(call.timeout, device::probe(&visit, credentials));
+            asked.await.unwrap_or_else(|_| ProbeReport {
+                outcomes: credentials.iter().map(|_| ProbeOutcome::Unknown(timed_out())).collect(),
+                failed_logins: 0,
+            })
+        } else if call.rotator_type == "key" {
             key::probe(&visit, credentials).await
         } else {
             probe::passwords(&visit, credentials).await

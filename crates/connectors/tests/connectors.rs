@@ -20,8 +20,12 @@ mod aws;
 mod conformance;
 #[path = "connectors/custom.rs"]
 mod custom;
+#[path = "connectors/devices.rs"]
+mod devices;
 #[path = "connectors/faults.rs"]
 mod faults;
+#[path = "connectors/hooks.rs"]
+mod hooks;
 #[path = "connectors/keys.rs"]
 mod keys;
 #[path = "connectors/ldap.rs"]
@@ -89,6 +93,7 @@ impl Case {
             acting: self.acting,
             current: &self.current,
             memory: &self.memory,
+            proof: "proof-of-the-caller",
             login_budget: 2,
             timeout: self.timeout,
         }

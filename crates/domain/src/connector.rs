@@ -20,6 +20,8 @@ use crate::ids::Entropy;
 pub struct Declaration {
     /// The wire name of the kind: `ssh` in `/target-create-ssh`.
     pub kind: &'static str,
+    /// The wire name of its rotated secrets, `custom` in `/rotated-secret-create-custom`; nearly always that of the target.
+    pub secret_kind: &'static str,
     /// One sentence for help and documentation.
     pub summary: &'static str,
     /// JSON schema of the target's own parameters: property names are the wire names, descriptions the help
@@ -56,6 +58,12 @@ pub struct Capabilities {
     pub pinned_identity: bool,
     /// A linked target may fan out over many hosts of this kind.
     pub linked: bool,
+    /// Nothing on the target tells whether a value opens: the answer that brought it is all there is.
+    pub blind: bool,
+    /// `rotation-interval` counts minutes.
+    pub minutes: bool,
+    /// The target wants proof of which gateway and which secret a request comes from.
+    pub caller_proof: bool,
 }
 
 /// The parameters of a target as stored: plain ones readable, secret ones as a credential.
@@ -108,6 +116,8 @@ pub struct Call<'a> {
     pub current: &'a Credential,
     /// What an earlier preflight recorded for this slot (see [`Preflight::memory`]).
     pub memory: &'a BTreeMap<String, String>,
+    /// Proof of who calls, for a target that asks for it ([`Capabilities::caller_proof`]); empty otherwise. Not a secret of the target.
+    pub proof: &'a str,
     /// Failed logins this call may still cause on the target.
     pub login_budget: u32,
     /// Time the whole call may take.
@@ -243,6 +253,8 @@ pub enum Evidence {
     WitnessRead,
     /// A login was tried.
     Login,
+    /// Whoever gave the value said so, and there is nobody else to ask.
+    Told,
 }
 
 /// Whether one credential opens the account.
@@ -327,6 +339,11 @@ pub trait Connector: Send + Sync + 'static {
     /// Finds out which of `credentials` open the account, preferring a witness read; spends at most
     /// [`Call::login_budget`] failed logins.
     async fn probe(&self, call: &Call<'_>, credentials: &[&Credential]) -> ProbeReport;
+
+    /// How long one call of the target may take, if the secret's parameters say so.
+    fn patience(&self, _params: &Map<String, Value>) -> Option<Duration> {
+        None
+    }
 
     /// Whether the target makes credentials of this rotator type itself, several of which open the account at a time. Then
     /// [`Self::intend`], [`Self::issue`] and [`Self::revoke`] take the place of [`Self::generate`] and [`Self::apply`].

@@ -103,8 +103,10 @@ pub struct Rotator {
 pub struct Schedule {
     /// `auto-rotate`.
     pub auto_rotate: bool,
-    /// `rotation-interval` in days, 1 to 365; 0 = not set.
+    /// `rotation-interval` in days, 1 to 365, or in minutes; 0 = not set.
     pub interval_days: u32,
+    /// Whether the interval counts minutes, as for kind `custom`; then there is no hour.
+    pub in_minutes: bool,
     /// `rotation-hour`, UTC.
     pub hour: u32,
     /// `rotation-cron`, five fields; replaces interval and hour when set.

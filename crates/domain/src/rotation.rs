@@ -88,6 +88,8 @@ pub enum Manner {
     Issued,
     /// The same, and the former one stays until the grace is over.
     Graceful,
+    /// The target makes it and puts it in the former one's place; nobody can be asked which of them opens.
+    Blind,
 }
 
 /// A rotation as it is saved.
@@ -413,6 +415,7 @@ fn resolved(s: State, answers: &[(Version, Answer)], quiet: bool, acting: Acting
         Some(_) if !quiet => s.because(Some(FailureClass::Timeout)),
         Some(winner) if s.candidates.contains(&winner) => won(s, winner, Then::Done),
         Some(current) => unchanged(s, current, answers, limits),
+        None if s.manner == Manner::Blind && quiet => unseen(s, limits),
         None if all_refused && quiet => refused(s, acting, limits),
         None => s.because(Some(FailureClass::Unreachable)),
     }
@@ -438,6 +441,17 @@ fn unchanged(mut s: State, current: Version, answers: &[(Version, Answer)], limi
     }
 }
 
+/// Nobody can be asked. What the target said it had not done is believed; where it said nothing, it is told again, with the same
+/// former value, so many times; then a person has to look.
+fn unseen(s: State, limits: Limits) -> State {
+    match (s.rejected, s.current) {
+        (Some(class), Some(current)) => won(s.because(Some(class)), current, Then::Fail),
+        (None, _) if s.applies < limits.applies && !s.candidates.is_empty() => s.at(Stage::Staged).because(None),
+        (None, Some(current)) if s.candidates.is_empty() => won(s, current, Then::Restage),
+        (class, _) => s.at(Stage::OutOfSync).because(class.or(Some(FailureClass::Timeout))),
+    }
+}
+
 /// Every stored version was definitely refused.
 fn refused(mut s: State, acting: ActingAs, limits: Limits) -> State {
     let may_retry = acting == ActingAs::Target && s.applies < limits.applies;
@@ -456,7 +470,7 @@ fn settled(mut s: State) -> State {
     let Some(settling) = s.settling else { return s };
     // An attempt that came to nothing is cleared away at once; a former value may have its grace.
     let spared = s.current.filter(|_| s.manner == Manner::Graceful);
-    if s.manner != Manner::Chosen {
+    if matches!(s.manner, Manner::Issued | Manner::Graceful) {
         let gone = |version: &Version| *version != settling.winner && Some(*version) != spared;
         s.superseded = s.open_set().filter(gone).collect();
     }

@@ -101,3 +101,21 @@ fn all_refused_is_repaired_by_a_privileged_credential_and_shown_otherwise() {
     let own = after(staged_2(), ActingAs::User, &[Event::Claimed, answers]);
     assert_eq!((own.stage, own.candidates.clone()), (Stage::OutOfSync, vec![2]));
 }
+
+#[test]
+fn where_nobody_can_be_asked_the_target_is_told_again_and_then_a_person() {
+    let answers = probed(&[(2, Answer::Refused), (1, Answer::Unknown)]);
+    let lost = Event::Applied(Applied::Ambiguous(FailureClass::Timeout));
+    let fresh = || State::new(Some(1), vec![]).issued(Manner::Blind, vec![]);
+    let begin = [Event::Claimed, Event::Preflight(Ok(())), Event::Staged(2)];
+    let mut state = after(fresh(), ActingAs::User, &begin);
+    for _ in 1..Limits::default().applies {
+        state = after(state, ActingAs::User, &[lost.clone(), answers.clone()]);
+        assert_eq!(next(&state), Effect::Apply(2));
+    }
+    let given_up = after(state, ActingAs::User, &[lost, answers.clone()]);
+    assert_eq!((given_up.stage, given_up.current, given_up.candidates), (Stage::OutOfSync, Some(1), vec![2]));
+    let refused = Event::Applied(Applied::Rejected(FailureClass::Config));
+    let kept = after(fresh(), ActingAs::User, &[&begin[..], &[refused, answers, Event::Settled]].concat());
+    assert_eq!((kept.stage, kept.current, kept.candidates), (Stage::Failed, Some(1), vec![]));
+}

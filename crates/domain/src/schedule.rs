@@ -12,6 +12,8 @@ use crate::item::Schedule;
 
 /// Longest interval in days.
 pub const LONGEST_INTERVAL_DAYS: u32 = 365;
+/// Longest interval where it counts minutes.
+pub const LONGEST_INTERVAL_MINUTES: u32 = LONGEST_INTERVAL_DAYS * 24 * 60;
 /// Equal due times are spread over this many seconds.
 pub const JITTER_SECONDS: u64 = 300;
 
@@ -21,6 +23,9 @@ pub enum ScheduleError {
     /// The interval is out of range.
     #[error("rotation-interval must be between 1 and {LONGEST_INTERVAL_DAYS} days, not {0}")]
     Interval(u32),
+    /// The interval is out of range.
+    #[error("rotation-interval must be between 1 and {LONGEST_INTERVAL_MINUTES} minutes, not {0}")]
+    Minutes(u32),
     /// The hour is out of range.
     #[error("rotation-hour must be between 0 and 23 (UTC), not {0}")]
     Hour(u32),
@@ -49,7 +54,8 @@ pub fn check(schedule: &Schedule) -> Result<(), ScheduleError> {
     }
     match schedule.interval_days {
         0 if schedule.auto_rotate => Err(ScheduleError::Nothing),
-        days if days > LONGEST_INTERVAL_DAYS => Err(ScheduleError::Interval(days)),
+        minutes if schedule.in_minutes && minutes > LONGEST_INTERVAL_MINUTES => Err(ScheduleError::Minutes(minutes)),
+        days if !schedule.in_minutes && days > LONGEST_INTERVAL_DAYS => Err(ScheduleError::Interval(days)),
         _ => Ok(()),
     }
 }
@@ -64,6 +70,12 @@ pub fn next_due(schedule: &Schedule, after: Micros, seed: u64) -> Result<Option<
         return Ok(None);
     }
     check(schedule)?;
+    if schedule.in_minutes && schedule.cron.is_empty() {
+        let pause = i64::from(schedule.interval_days) * 60;
+        // A tenth of the interval at most, so that it stays recognisable.
+        let jitter = i64::try_from(seed % JITTER_SECONDS).unwrap_or(0).min(pause / 10);
+        return Ok(Some(after.plus_seconds(pause + jitter)));
+    }
     let start = Timestamp::from_microsecond(after.0).unwrap_or(Timestamp::MAX).to_zoned(zone(schedule)?);
     let due = if schedule.cron.is_empty() { by_interval(schedule, &start) } else { by_cron(schedule, &start)? };
     let jitter = i64::try_from(seed % JITTER_SECONDS).unwrap_or(0);
@@ -113,6 +125,17 @@ mod tests {
     fn days_are_counted_from_the_day_and_the_hour_is_utc() {
         let due = next_due(&interval(30, 14), at("2026-11-24T15:30:00Z"), 0).expect("fine");
         assert_eq!(due, Some(at("2026-12-24T14:00:00Z")));
+    }
+
+    #[test]
+    fn minutes_are_counted_from_now_and_have_no_hour() {
+        let schedule = Schedule { in_minutes: true, ..interval(90, 14) };
+        let due = |seed| next_due(&schedule, at("2026-11-24T15:30:00Z"), seed).expect("fine");
+        assert_eq!(due(0), Some(at("2026-11-24T17:00:00Z")));
+        assert_eq!(due(299), Some(at("2026-11-24T17:04:59Z")));
+        assert_eq!(check(&Schedule { in_minutes: true, ..interval(525_600, 0) }), Ok(()));
+        let long = Schedule { in_minutes: true, ..interval(525_601, 0) };
+        assert_eq!(check(&long), Err(ScheduleError::Minutes(525_601)));
     }
 
     #[test]

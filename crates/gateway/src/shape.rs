@@ -179,7 +179,7 @@ fn rotator_details(item: &Item, rotator: &Rotator, around: &Around<'_>) -> Value
         "last_verified_date": opt_time(rotator.last_verified_at),
         "username": param("rotated-username"),
         "rotation_hour": rotator.schedule.hour,
-        "rotation_interval_min": false,
+        "rotation_interval_min": rotator.schedule.in_minutes,
         "rotation_cron": rotator.schedule.cron,
         "rotation_time_zone": rotator.schedule.time_zone,
         "rotation_statement": param("rotator-custom-cmd"),

@@ -15,14 +15,19 @@ use crate::{EngineError, Parts};
 
 /// Cause of the row that ends a grace.
 pub(crate) const GRACE: &str = "grace";
+/// Seconds for which a target may check who calls.
+const PROOF_SECONDS: i64 = 300;
 /// Attempts to seal what was issued: if all fail, it is given up and cleared away.
 const SEALINGS: usize = 3;
 
 /// Where new credentials of a secret come from.
 pub(crate) fn manner(parts: &Parts, rotator: &Rotator) -> Manner {
     let connector = (parts.connectors)(&rotator.kind);
-    if !connector.is_some_and(|connector| connector.issues(&rotator.rotator_type)) {
+    let Some(connector) = connector.filter(|connector| connector.issues(&rotator.rotator_type)) else {
         return Manner::Chosen;
+    };
+    if connector.declaration().capabilities.blind {
+        return Manner::Blind;
     }
     match Grace::of(&rotator.params) {
         Ok(Some(_)) => Manner::Graceful,
@@ -36,7 +41,7 @@ pub(crate) fn fresh_state(open: &[ItemVersion], manner: Manner) -> State {
     let mut candidates: Vec<_> = of(VersionState::Candidate).collect();
     candidates.sort_unstable();
     let state = State::new(of(VersionState::Current).max(), candidates);
-    if manner == Manner::Chosen { state } else { state.issued(manner, of(VersionState::Grace).collect()) }
+    if matches!(manner, Manner::Chosen) { state } else { state.issued(manner, of(VersionState::Grace).collect()) }
 }
 
 /// The state in which the graces of a slot end; `None` if there is none.
@@ -70,7 +75,14 @@ impl SlotJob {
             let hint = "it is given up; look at the target, then rotate again";
             return (ApplyOutcome::Rejected(Failure::new(FailureClass::Protocol, message, hint)), None);
         }
-        let call = self.seat.call(0, self.connector_time());
+        if self.seat.connector.declaration().capabilities.caller_proof {
+            let until = self.parts.clock.now().plus_seconds(PROOF_SECONDS);
+            match self.parts.vault.prove_caller(&self.seat.account, &self.seat.item, until).await {
+                Ok(proof) => self.seat.proof = proof,
+                Err(error) => return (ApplyOutcome::NotReached(failed(error.into())), None),
+            }
+        }
+        let call = self.seat.call(0, self.change_time());
         // Only another attempt can have left something behind. What others make meanwhile is not ours to take away.
         if self.intended.take() != Some(version.version)
             && let Err(failure) = self.seat.connector.revoke(&call, intent).await

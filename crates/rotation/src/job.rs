@@ -18,7 +18,7 @@ use volvelle_store::{StoreError, Tx, accounts, breakers, items, slots, targets, 
 
 use crate::engine::Bells;
 use crate::seat::{Resolved, Seat};
-use crate::worker::{Job, Jobs};
+use crate::worker::{Job, Jobs, Timing};
 use crate::{EngineError, Parts, books, issue};
 
 /// Host name of the slot that holds the password shared by all hosts of a batch. Its versions are nobody's value.
@@ -203,6 +203,14 @@ impl SlotJob {
     pub(crate) fn connector_time(&self) -> std::time::Duration {
         self.parts.settings.timing.call * 4 / 5
     }
+
+    /// Time for a change: as long as the secret's parameters say, but the lease must outlast it and the quiet time.
+    pub(crate) fn change_time(&self) -> std::time::Duration {
+        let timing = &self.parts.settings.timing;
+        let most = timing.lease.saturating_sub(timing.quiet * 2);
+        let said = self.seat.connector.patience(&self.seat.rotator.params);
+        said.map_or_else(|| self.connector_time(), |said| said.min(most))
+    }
 }
 
 #[async_trait]
@@ -329,6 +337,10 @@ impl Job for SlotJob {
             books::halt(tx, account, target, stranger).await?;
         }
         books::close(tx, &self.seat, rotation, state, now).await
+    }
+
+    fn limit(&self, timing: &Timing) -> std::time::Duration {
+        timing.call.max(self.change_time() + timing.quiet / 2)
     }
 
     fn written(&mut self, rotation: &Rotation, state: &State) {

@@ -303,7 +303,7 @@ impl Engine {
         let open: Vec<Version> = open.iter().filter(|v| v.state != VersionState::Grace).map(|v| v.version).collect();
         let (winner, dropped) = adopt(&open, answers).ok_or(StoreError::Forbidden("a change without a witness"))?;
         versions::settle(&mut tx, slot, winner, &dropped, now).await?;
-        if issue::manner(self.parts(), &seat.rotator) != Manner::Chosen {
+        if matches!(issue::manner(self.parts(), &seat.rotator), Manner::Issued | Manner::Graceful) {
             versions::begin_grace(&mut tx, slot, &dropped).await?;
         }
         if let Some((id, version)) = &target {
@@ -377,6 +377,7 @@ pub const fn evidence_word(evidence: Evidence) -> &'static str {
     match evidence {
         Evidence::WitnessRead => "read from the target",
         Evidence::Login => "by logging in",
+        Evidence::Told => "as was told; there is nobody to ask",
     }
 }
 

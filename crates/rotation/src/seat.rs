@@ -129,6 +129,8 @@ pub struct Seat {
     pub facts: SlotFacts,
     /// What the account opens with as far as is known; at least it names the account.
     pub current: Credential,
+    /// Proof of who calls, where the target wants one.
+    pub proof: String,
     params: TargetParams,
     pinned: Vec<PeerIdentity>,
 }
@@ -159,6 +161,7 @@ impl Seat {
             connector,
             facts: SlotFacts::default(),
             current: Credential::default(),
+            proof: String::new(),
             params,
             pinned,
         })
@@ -197,6 +200,7 @@ impl Seat {
             acting: self.acting(),
             current: &self.current,
             memory: &self.facts.memory,
+            proof: &self.proof,
             login_budget,
             timeout,
         }

@@ -1,7 +1,7 @@
 //! Seals and opens values at their places. A record opens only in the account, object, version, path and host it was made for.
 
 use volvelle_domain::account::Account;
-use volvelle_domain::ids::Version;
+use volvelle_domain::ids::{Micros, Version};
 use volvelle_domain::item::{Item, ItemVersion};
 use volvelle_domain::path::ItemPath;
 use volvelle_domain::target::{Target, TargetVersion};
@@ -14,6 +14,9 @@ use zeroize::Zeroizing;
 const ITEM: u8 = 1;
 /// Purpose of a record that holds a version of a target.
 const TARGET: u8 = 2;
+
+/// Purpose of a record that proves to a target who calls it.
+const CALLER: u8 = 3;
 
 /// The quorum, asked in the product's own words. Cheap to clone.
 #[derive(Clone)]
@@ -139,6 +142,17 @@ impl Vault {
     ) -> Result<Vec<u8>, QuorumError> {
         let from = target_place(account, target, &target.name, version.version);
         self.0.rewrap(&from, &target_place(account, target, to, version.version), &version.sealed).await
+    }
+
+    /// A proof that a request for this item comes from a gateway of the account, good until `until`. Only the account's gateways
+    /// can make one, and any of them can check it.
+    ///
+    /// # Errors
+    /// Too few holders answer.
+    pub async fn prove_caller(&self, account: &Account, item: &Item, until: Micros) -> Result<String, QuorumError> {
+        let place = Place { purpose: CALLER, ..item_place(account, item, &item.name, "", 0) };
+        let record = self.0.seal(&place, &until.0.to_be_bytes()).await?;
+        Ok(format!("{}.{}.{}", account.id.0, hex::encode(item.name.as_str()), hex::encode(record)))
     }
 
     async fn open(&self, place: &Place, record: &[u8]) -> Result<Credential, QuorumError> {

@@ -41,6 +41,10 @@ pub trait Job: Send + Sync {
     async fn prepare(&mut self, winner: &ItemVersion) -> Result<(), Failure>;
     /// Writes what belongs to a save, in its transaction.
     async fn write(&mut self, tx: &mut Tx, rotation: &Rotation, state: &State, now: Micros) -> Result<(), StoreError>;
+    /// How long one call of the target may take.
+    fn limit(&self, timing: &Timing) -> Duration {
+        timing.call
+    }
     /// What was written is durable.
     fn written(&mut self, rotation: &Rotation, state: &State);
 }
@@ -155,7 +159,7 @@ impl Worker {
     async fn act(&self, drive: &mut Drive) -> Result<bool, StoreError> {
         let effect = next(&drive.rotation.state);
         let (event, with) = match &effect {
-            Effect::Preflight => match self.limited(drive.job.preflight()).await {
+            Effect::Preflight => match self.limited(self.timing.call, drive.job.preflight()).await {
                 Ok(Ok(())) => (Event::Preflight(Ok(())), With::default()),
                 Ok(Err(failure)) | Err(failure) => {
                     (Event::Preflight(Err(failure.class)), With::message(worded(&failure)))
@@ -164,7 +168,7 @@ impl Worker {
             Effect::Stage => return self.stage(drive).await,
             Effect::Apply(version) => {
                 let version = self.load(&drive.rotation, *version).await?;
-                let outcome = self.limited(drive.job.apply(&version)).await;
+                let outcome = self.limited(drive.job.limit(&self.timing), drive.job.apply(&version)).await;
                 let (outcome, sealed) = outcome.unwrap_or_else(|late| (ApplyOutcome::Ambiguous(late), None));
                 let (applied, message) = heard(outcome);
                 drive.quiet &= !matches!(applied, Applied::Ambiguous(_));
@@ -202,7 +206,7 @@ impl Worker {
         for number in numbers {
             asked.push(self.load(&drive.rotation, *number).await?);
         }
-        let outcomes = self.limited(drive.job.probe(&asked)).await.unwrap_or_default();
+        let outcomes = self.limited(self.timing.call, drive.job.probe(&asked)).await.unwrap_or_default();
         let answers = numbers.iter().enumerate().map(|(n, number)| (*number, answer(outcomes.get(n)))).collect();
         let unknown = outcomes.iter().find_map(|outcome| match outcome {
             ProbeOutcome::Unknown(failure) => Some(worded(failure)),
@@ -222,7 +226,7 @@ impl Worker {
             superseded.push(self.load(&drive.rotation, *number).await?);
         }
         // A revocation whose answer was lost is simply made again: what is gone stays gone.
-        Ok(match self.limited(drive.job.revoke(&superseded)).await {
+        Ok(match self.limited(self.timing.call, drive.job.revoke(&superseded)).await {
             Ok(Ok(())) => (Ok(()), drive.rotation.message.clone()),
             Ok(Err(failure)) | Err(failure) => (Err(failure.class), worded(&failure)),
         })
@@ -233,7 +237,7 @@ impl Worker {
         let mut reader = self.store.read().await?;
         let number = versions::newest(&mut reader, &drive.rotation.slot).await? + 1;
         drop(reader);
-        let sealed = match self.limited(drive.job.candidate(number)).await {
+        let sealed = match self.limited(self.timing.call, drive.job.candidate(number)).await {
             Ok(Ok(sealed)) => sealed,
             Ok(Err(failure)) | Err(failure) => return self.wait(drive, &worded(&failure)).await,
         };
@@ -272,7 +276,7 @@ impl Worker {
         }
         if let Some(Effect::Settle { winner, dropped }) = with.settle {
             versions::settle(&mut tx, slot, *winner, dropped, now).await?;
-            if state.manner != Manner::Chosen {
+            if matches!(state.manner, Manner::Issued | Manner::Graceful) {
                 versions::begin_grace(&mut tx, slot, dropped).await?;
             }
         }
@@ -322,15 +326,18 @@ impl Worker {
         let now = self.clock.now();
         let age = Duration::from_micros(u64::try_from(now.0 - rotation.started_at.0).unwrap_or(0));
         let pause = (age / 4).clamp(self.timing.quiet, LONGEST_WAIT);
+        // Up to a quarter more, so that those who failed together do not all come back together.
+        let scatter = rotation.id.0.unsigned_abs().wrapping_mul(0x9e37_79b9).wrapping_add(now.0.unsigned_abs()) % 256;
+        let pause = pause + pause / 4 * u32::try_from(scatter).unwrap_or(0) / 256;
         let lease = Lease::Release { not_before: later(now, pause) };
         let mut tx = self.store.begin().await?;
         rotations::save(&mut tx, rotation, &rotation.state, message, now, lease).await?;
         tx.commit().await
     }
 
-    async fn limited<T>(&self, call: impl Future<Output = T>) -> Result<T, Failure> {
+    async fn limited<T>(&self, limit: Duration, call: impl Future<Output = T>) -> Result<T, Failure> {
         let late = || Failure::new(FailureClass::Timeout, "the target did not answer in time", "");
-        tokio::time::timeout(self.timing.call, call).await.map_err(|_| late())
+        tokio::time::timeout(limit, call).await.map_err(|_| late())
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod aws;
 pub mod gateway;
+pub mod hook;
 pub mod hosts;
 pub mod install;
 pub mod namespace;
@@ -11,3 +12,4 @@ pub mod python;
 pub mod samba;
 pub mod slapd;
 pub mod winrm;
+pub mod switch;

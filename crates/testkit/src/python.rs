@@ -8,6 +8,16 @@ use anyhow::{Context, Result, ensure};
 
 /// The Python of an environment of this name with these packages; `import` proves that they are there.
 pub fn venv(name: &str, packages: &[&str], import: &str) -> Result<PathBuf> {
+    made(name, &[packages], import)
+}
+
+/// The same, where what the first package says it needs cannot be installed: the others are what it really needs.
+pub fn venv_without_deps(name: &str, packages: &[&str], import: &str) -> Result<PathBuf> {
+    let (first, others) = packages.split_first().context("a package")?;
+    made(name, &[&["--no-deps", first], others], import)
+}
+
+fn made(name: &str, calls: &[&[&str]], import: &str) -> Result<PathBuf> {
     let test = std::env::current_exe().context("where the test is")?;
     let target = test.ancestors().nth(3).context("the target folder")?;
     let folder = target.join(name);
@@ -20,8 +30,10 @@ pub fn venv(name: &str, packages: &[&str], import: &str) -> Result<PathBuf> {
     lock.lock().context("waiting for another installation")?;
     if !installed() {
         run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        run(Command::new(folder.join("bin/pip")).args(["install", "-q"]).args(packages))?;
-        ensure!(installed(), "{} was installed but cannot be imported", packages.join(" "));
+        for packages in calls {
+            run(Command::new(folder.join("bin/pip")).args(["install", "-q"]).args(*packages))?;
+        }
+        ensure!(installed(), "what {name} is made of was installed but cannot be imported");
     }
     Ok(python)
 }

@@ -12,6 +12,8 @@ pub(super) enum Scheme {
     Yescrypt,
     /// `$6$`, everywhere else.
     Sha512,
+    /// `$5$`, on some devices.
+    Sha256,
 }
 
 impl Scheme {
@@ -20,6 +22,7 @@ impl Scheme {
         match self {
             Self::Yescrypt => "yescrypt",
             Self::Sha512 => "sha512",
+            Self::Sha256 => "sha256",
         }
     }
 
@@ -127,6 +130,7 @@ fn hash(scheme: Scheme, password: &Secret) -> Option<Secret> {
     let text = match scheme {
         Scheme::Yescrypt => Yescrypt::default().hash_password_with_salt(password.expose(), &salt).ok()?.to_string(),
         Scheme::Sha512 => ShaCrypt::SHA512.hash_password_with_salt(password.expose(), short).ok()?.to_string(),
+        Scheme::Sha256 => ShaCrypt::SHA256.hash_password_with_salt(password.expose(), short).ok()?.to_string(),
     };
     Some(Secret::from(text))
 }
@@ -151,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_hosts_own_crypt_agrees() {
-        for scheme in [Scheme::Yescrypt, Scheme::Sha512] {
+        for scheme in [Scheme::Yescrypt, Scheme::Sha512, Scheme::Sha256] {
             let field = hash(scheme, &"Agreed-1".into()).expect("hashes");
             let text = field.expose_str().expect("text");
             let mut perl = std::process::Command::new("perl");

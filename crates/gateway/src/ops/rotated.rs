@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use volvelle_domain::connector::{ActingAs, ProbeOutcome};
+use volvelle_domain::connector::{ActingAs, Connector, ProbeOutcome};
 use volvelle_domain::item::{Item, ItemKind, ItemVersion, Rotator, RotatorStatus, Schedule, SlotMemory, VersionState};
 use volvelle_domain::rotation::Stage;
 use volvelle_domain::schedule;
@@ -40,7 +40,17 @@ pub async fn create(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
     ctx.require(ITEMS, name.as_str(), "create")?;
     settings::no_key(params)?;
     let target = ctx.target(&params.path("target-name")?, "list").await?;
-    let rotator_type = params.text("rotator-type").ok_or_else(|| bad("rotator-type", "is required"))?;
+    let resolved = Resolved::load(ctx.app.engine.parts(), ctx.account(), target.id).await?;
+    let connector = ctx.app.registry.get(&resolved.kind);
+    let fits = |c: &std::sync::Arc<dyn Connector>| kind.is_none_or(|kind| kind == c.declaration().secret_kind);
+    let Some(connector) = connector.filter(fits) else {
+        return Err(bad("target-name", format!("it is a target of kind {}", resolved.kind)));
+    };
+    let only = match connector.declaration().rotator_types {
+        [only] => Some(only.name),
+        _ => None,
+    };
+    let rotator_type = params.text("rotator-type").or(only).ok_or_else(|| bad("rotator-type", "is required"))?;
     if rotator_type == "target" {
         ctx.require(TARGETS, target.name.as_str(), "read")?;
         ctx.require(TARGETS, target.name.as_str(), "update")?;
@@ -49,11 +59,6 @@ pub async fn create(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
         // Whoever makes the target's credential work for him could as well read it.
         ctx.require(TARGETS, target.name.as_str(), "read")?;
     }
-    let resolved = Resolved::load(ctx.app.engine.parts(), ctx.account(), target.id).await?;
-    let connector = ctx.app.registry.get(&resolved.kind);
-    let Some(connector) = connector.filter(|_| kind.is_none_or(|kind| kind == resolved.kind)) else {
-        return Err(bad("target-name", format!("it is a target of kind {}", resolved.kind)));
-    };
     let given = settings::given_secret(connector.declaration(), params);
     let mut item = settings::new_item(ctx, name, ItemKind::RotatedSecret);
     settings::common(&mut item, params, ctx.parameter_names())?;
@@ -87,7 +92,9 @@ fn rotator(
     params: &Params,
 ) -> Result<Rotator, ApiError> {
     let account = &ctx.account().settings;
-    let schedule = settings::schedule(&Schedule::default(), params, account)?;
+    let connector = ctx.app.registry.get(&resolved.kind);
+    let in_minutes = connector.is_some_and(|connector| connector.declaration().capabilities.minutes);
+    let schedule = settings::schedule(&Schedule { in_minutes, ..Schedule::default() }, params, account)?;
     let (acting, acting_spelling) = acting(params)?.unwrap_or((ActingAs::User, "use-user-creds".to_owned()));
     let next = schedule::next_due(&schedule, ctx.now, ctx.now.0.unsigned_abs()).unwrap_or(None);
     Ok(Rotator {

@@ -27,8 +27,9 @@ pub async fn update(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
     locks::check(ctx, &before, "update")?;
     settings::no_key(params)?;
     let rotator = before.rotator.clone().ok_or_else(|| bad("name", "it is no rotated secret"))?;
-    if kind.is_some_and(|kind| kind != rotator.kind) {
-        return Err(bad("name", format!("it is a rotated secret of kind {}", rotator.kind)));
+    let own = ctx.app.registry.get(&rotator.kind).map_or("", |connector| connector.declaration().secret_kind);
+    if kind.is_some_and(|kind| kind != own) {
+        return Err(bad("name", format!("it is a rotated secret of kind {own}")));
     }
     let mut item = before.clone();
     settings::common(&mut item, params, ctx.parameter_names())?;

@@ -86,6 +86,8 @@ pub fn same(a: &TargetParams, b: &TargetParams) -> bool {
     a.plain == b.plain && a.secret.ct_eq(&b.secret)
 }
 
+const MINUTES_A_DAY: u32 = 24 * 60;
+
 /// The schedule after the parameters were applied to it.
 ///
 /// # Errors
@@ -112,11 +114,12 @@ pub fn schedule(before: &Schedule, params: &Params, account: &AccountSettings) -
         after.event_in_days = days.map_err(|_| bad("rotation-event-in", "is a list of days"))?;
     }
     if after.auto_rotate && after.interval_days == 0 && after.cron.is_empty() {
-        after.interval_days = account.max_rotation_interval.unwrap_or(30).min(30);
+        let days = account.max_rotation_interval.unwrap_or(30).min(30);
+        after.interval_days = if after.in_minutes { days * MINUTES_A_DAY } else { days };
     }
     schedule::check(&after).map_err(|error| {
         let param = match &error {
-            ScheduleError::Interval(_) => "rotation-interval",
+            ScheduleError::Interval(_) | ScheduleError::Minutes(_) => "rotation-interval",
             ScheduleError::Hour(_) => "rotation-hour",
             ScheduleError::Cron(_) => "rotation-cron",
             ScheduleError::TimeZone(_) => "rotation-time-zone",
@@ -124,8 +127,9 @@ pub fn schedule(before: &Schedule, params: &Params, account: &AccountSettings) -
         };
         bad(param, error.to_string())
     })?;
+    let days = if after.in_minutes { after.interval_days.div_ceil(MINUTES_A_DAY) } else { after.interval_days };
     match account.max_rotation_interval {
-        Some(most) if after.auto_rotate && after.cron.is_empty() && after.interval_days > most => {
+        Some(most) if after.auto_rotate && after.cron.is_empty() && days > most => {
             Err(bad("rotation-interval", format!("the account allows at most {most} days")))
         }
         _ => Ok(after),

@@ -1,0 +1,173 @@
+//! What is different from platform to platform, one file each.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+use serde::Deserialize;
+use volvelle_domain::Secret;
+use volvelle_domain::connector::Failure;
+
+use super::super::config;
+use super::super::shadow::{self, Scheme, Verdict};
+use super::type8;
+
+/// The platforms by the name that `device-type` gives them.
+const PROFILES: [(&str, &str); 3] = [
+    ("cisco-ios", include_str!("cisco-ios.toml")),
+    ("cisco-nxos", include_str!("cisco-nxos.toml")),
+    ("arista-eos", include_str!("arista-eos.toml")),
+];
+
+/// How a stored password looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub(super) enum Verifier {
+    /// Cisco's type 8.
+    #[serde(rename = "cisco-8")]
+    CiscoType8,
+    /// `$6$`.
+    #[serde(rename = "sha512")]
+    Sha512,
+    /// `$5$`.
+    #[serde(rename = "sha256")]
+    Sha256,
+}
+
+impl Verifier {
+    /// The stored form of a password, so that the password itself is never typed.
+    pub(super) async fn of(self, password: &Secret) -> Option<Secret> {
+        match self {
+            Self::CiscoType8 => type8::hash_aside(password).await,
+            Self::Sha512 => shadow::hash_aside(Scheme::Sha512, password).await,
+            Self::Sha256 => shadow::hash_aside(Scheme::Sha256, password).await,
+        }
+    }
+
+    /// Whether a field holds the password; other forms than these cannot be compared.
+    pub(super) async fn judge(field: &Secret, password: &Secret) -> Verdict {
+        if field.expose().starts_with(b"$8$") {
+            return type8::verdict_aside(field, password).await;
+        }
+        shadow::verdict_aside(field, password).await
+    }
+}
+
+#[derive(Deserialize)]
+struct File {
+    summary: String,
+    verifier: Verifier,
+    prompt: String,
+    enable: String,
+    quiet: Vec<String>,
+    running: String,
+    saved: String,
+    field: String,
+    configure: String,
+    change: String,
+    leave: String,
+    save: String,
+    refused: String,
+    kept: String,
+}
+
+/// One platform.
+pub(super) struct Profile {
+    name: &'static str,
+    pub(super) summary: String,
+    pub(super) verifier: Verifier,
+    /// The last line when the device waits for a command.
+    pub(super) prompt: Regex,
+    pub(super) enable: String,
+    pub(super) quiet: Vec<String>,
+    pub(super) running: String,
+    pub(super) saved: String,
+    /// Finds the stored password in a line of the configuration.
+    pub(super) field: Regex,
+    pub(super) configure: String,
+    pub(super) change: String,
+    pub(super) leave: String,
+    pub(super) save: String,
+    /// Finds the device's own words when it refuses.
+    pub(super) refused: Regex,
+    /// What the device says when the configuration is saved.
+    pub(super) kept: Regex,
+}
+
+static ALL: LazyLock<Vec<Profile>> = LazyLock::new(|| PROFILES.iter().map(|(name, text)| read(name, text)).collect());
+
+fn read(name: &'static str, text: &str) -> Profile {
+    let file: File = toml::from_str(text).expect("the profiles are part of the program, and a test reads them all");
+    let regex = |text: &str| Regex::new(&format!("(?m){text}")).expect("the profiles are tested");
+    Profile {
+        name,
+        verifier: file.verifier,
+        prompt: regex(&file.prompt),
+        field: regex(&file.field),
+        refused: regex(&file.refused),
+        kept: regex(&file.kept),
+        summary: file.summary,
+        enable: file.enable,
+        quiet: file.quiet,
+        running: file.running,
+        saved: file.saved,
+        configure: file.configure,
+        change: file.change,
+        leave: file.leave,
+        save: file.save,
+    }
+}
+
+/// The platform called `name`.
+pub(super) fn named(name: &str) -> Result<&'static Profile, Failure> {
+    ALL.iter().find(|profile| profile.name == name).ok_or_else(|| {
+        let names: Vec<&str> = PROFILES.iter().map(|(name, _)| *name).collect();
+        config(format!("device-type {name:?} is unknown"), format!("set device-type to one of {}", names.join(", ")))
+    })
+}
+
+impl Profile {
+    /// The stored password in what the device showed of its configuration.
+    pub(super) fn stored(&self, shown: &str) -> Option<Secret> {
+        let found = self.field.captures(shown)?.get(1)?.as_str();
+        Some(Secret::from(found))
+    }
+
+    /// The device's own words, if it refused.
+    pub(super) fn refusal(&self, said: &str) -> Option<String> {
+        let found = self.refused.captures(said)?;
+        let words = found.iter().skip(1).flatten().next()?.as_str();
+        Some(words.chars().filter(|c| !c.is_control()).take(120).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_profile_can_be_read_and_knows_its_prompt() {
+        assert_eq!(ALL.len(), PROFILES.len());
+        for profile in ALL.iter() {
+            for prompt in ["sw1>", "sw1# ", "core-1.example(config)#"] {
+                assert!(profile.prompt.is_match(prompt), "{} {prompt}", profile.summary);
+            }
+            for other in ["Password: ", "100% done", "line vty 0 4", "a b#"] {
+                assert!(!profile.prompt.is_match(other), "{} {other}", profile.summary);
+            }
+            assert!(profile.change.contains("{{VERIFIER}}") && !profile.change.contains("PASSWORD"));
+        }
+        assert!(named("cisco-ios").is_ok() && named("none").is_err());
+    }
+
+    #[test]
+    fn stored_passwords_are_found_in_their_lines() {
+        let of = |name: &str, line: &str| {
+            named(name).ok().and_then(|p| p.stored(line)).map(|s| s.expose_str().unwrap_or_default().to_owned())
+        };
+        let found = |text: &str| Some(text.to_owned());
+        assert_eq!(of("cisco-ios", "username app1 privilege 15 secret 8 $8$a$b"), found("$8$a$b"));
+        assert_eq!(of("cisco-ios", "username app1 secret 9 $9$a$b"), found("$9$a$b"));
+        assert_eq!(of("cisco-nxos", "username app1 password 5 $5$a$b  role network-admin"), found("$5$a$b"));
+        assert_eq!(of("arista-eos", "username app1 privilege 1 role x secret sha512 $6$a$b"), found("$6$a$b"));
+        assert_eq!(of("cisco-ios", "% Invalid input"), None);
+    }
+}
