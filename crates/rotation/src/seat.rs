@@ -8,7 +8,7 @@ use serde_json::Value;
 use volvelle_domain::Credential;
 use volvelle_domain::account::Account;
 use volvelle_domain::connector::{
-    ActingAs, Call, Connector, Failure, FailureClass, PasswordPolicy, PeerIdentity, TargetParams,
+    ActingAs, Call, Connector, Dependent, Failure, FailureClass, PasswordPolicy, PeerIdentity, TargetParams,
 };
 use volvelle_domain::ids::{Micros, TargetId};
 use volvelle_domain::item::{Item, Rotator};
@@ -129,6 +129,8 @@ pub struct Seat {
     pub facts: SlotFacts,
     /// What the account opens with as far as is known; at least it names the account.
     pub current: Credential,
+    /// What got the new credential besides readers, and what did not.
+    pub dependents: Vec<Dependent>,
     params: TargetParams,
     pinned: Vec<PeerIdentity>,
 }
@@ -159,6 +161,7 @@ impl Seat {
             connector,
             facts: SlotFacts::default(),
             current: Credential::default(),
+            dependents: Vec::new(),
             params,
             pinned,
         })

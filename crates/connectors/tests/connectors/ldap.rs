@@ -29,6 +29,7 @@ fn case(url: String, authority: String, bind_dn: &str, acting: ActingAs, user: &
         acting,
         current: Credential::user_password(user, INITIAL_PASSWORD.into()),
         memory: BTreeMap::new(),
+        timeout: Duration::from_secs(20),
     }
 }
 

@@ -28,6 +28,7 @@ fn case(plain: serde_json::Value, acting: ActingAs, user: &str) -> Case {
         acting,
         current: Credential::user_password(user, INITIAL_PASSWORD.into()),
         memory: BTreeMap::new(),
+        timeout: Duration::from_secs(20),
     }
 }
 
