@@ -64,7 +64,7 @@ pub struct WindowsTarget {
     pub certificate: String,
     /// Whether WinRM uses HTTPS; over HTTP every message is sealed with the login's key.
     #[schemars(extend("x-details" = "use_tls"))]
-    pub use_tls: String,
+    pub use_tls: bool,
     /// How the host is reached; `credentials` is what there is.
     #[schemars(extend("x-details" = "connection_type"))]
     pub connection_type: String,
@@ -83,7 +83,7 @@ impl Default for WindowsTarget {
             password: String::new(),
             domain: String::new(),
             certificate: String::new(),
-            use_tls: "true".into(),
+            use_tls: true,
             connection_type: "credentials".into(),
             transport: String::new(),
             kdc_host: String::new(),

@@ -133,7 +133,13 @@ fn tell_dependents(item: &mut Item, seat: &Seat) {
         shown.insert("error".to_owned(), error.into());
         Value::Object(shown)
     });
-    item.extras.insert(DEPENDENTS.to_owned(), told.collect());
+    let told: Vec<Value> = told.collect();
+    // Each host of a linked target has its own; a secret of one host keeps nothing of a former list.
+    let same = |a: &Value, b: &Value| ["kind", "name", "host"].iter().all(|field| a[field] == b[field]);
+    let before = item.extras.get(DEPENDENTS).and_then(Value::as_array).cloned().unwrap_or_default();
+    let others = before.into_iter().filter(|old| !seat.host.is_empty() && !told.iter().any(|new| same(old, new)));
+    let all: Value = others.chain(told.iter().cloned()).collect();
+    item.extras.insert(DEPENDENTS.to_owned(), all);
     let first = seat.dependents.iter().find_map(|dependent| dependent.failure.as_ref());
     if let (Some(failure), Some(rotator)) = (first, item.rotator.as_mut())
         && rotator.status == RotatorStatus::RotationSucceeded
