@@ -3,8 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use volvelle_testkit::gateway::DevGateway;
-use volvelle_testkit::samba::{Domain, INITIAL_PASSWORD};
+use volvelle_testkit::samba::{Domain, INITIAL_PASSWORD, Standalone};
 use volvelle_testkit::slapd::Slapd;
+use volvelle_testkit::winrm::Simulated;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directorys_account_is_rotated_and_read_back() -> Result<()> {
@@ -51,6 +52,49 @@ async fn a_domains_account_is_rotated_and_its_previous_password_is_not_taken_for
     domain.tool("user setpassword app1 --newpassword=Somebody-Else-12345")?;
     let verified = succeed(&mut gateway, "rotated-secret-verify", json!({"name": "/dir/app1"})).await?;
     assert_eq!(verified["hosts"][0]["status"], "invalid", "{verified}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_windows_hosts_accounts_are_rotated_over_smb() -> Result<()> {
+    let (mut gateway, host) = (DevGateway::start().await?, Standalone::start()?);
+    let target = json!({"name": "/win/host", "hostname": host.address().to_string(), "port": "445", "username": "Administrator",
+        "password": INITIAL_PASSWORD});
+    succeed(&mut gateway, "target-create-windows", target).await?;
+    let secret = json!({"name": "/win/app1", "target-name": "/win/host", "rotator-type": "password", "rotated-username": "app1",
+        "authentication-credentials": "use-target-creds"});
+    succeed(&mut gateway, "rotated-secret-create-windows", secret).await?;
+    for _ in 0..2 {
+        succeed(&mut gateway, "gateway-rotate-secret", json!({"name": "/win/app1"})).await?;
+        assert!(host.opens("app1", &value(&mut gateway, "/win/app1").await?)?);
+    }
+    assert!(!host.holds("app1", INITIAL_PASSWORD)?);
+    let details = succeed(&mut gateway, "target-get-details", json!({"name": "/win/host"})).await?;
+    assert_eq!(details["value"]["windows_target_details"]["password"], INITIAL_PASSWORD);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_does_not_get_the_new_password_is_told_and_the_others_have_it() -> Result<()> {
+    let (mut gateway, host) = (DevGateway::start().await?, Simulated::start()?);
+    let target = json!({"name": "/win/simulated", "hostname": host.address().to_string(), "username": "Administrator",
+        "password": INITIAL_PASSWORD, "certificate": host.authority()?});
+    succeed(&mut gateway, "create-windows-target", target).await?;
+    let secret = json!({"name": "/win/svc", "target-name": "/win/simulated", "rotator-type": "password", "rotated-username": "app1",
+        "authentication-credentials": "use-target-creds", "services": "spool,gone", "iis-app-pools": "site"});
+    succeed(&mut gateway, "rotated-secret-create-windows", secret).await?;
+    gateway.post("gateway-rotate-secret", json!({"name": "/win/svc", "rotate-all-services": "true"})).await?;
+    let new = value(&mut gateway, "/win/svc").await?;
+    assert!(host.holds("app1", &new)?);
+    assert_eq!(host.dependent("service:spool")?, (new.clone(), 2));
+    assert_eq!(host.dependent("pool:site")?, (new, 2));
+    let item = succeed(&mut gateway, "describe-item", json!({"name": "/win/svc", "services-details": true})).await?;
+    let details = &item["item_general_info"]["rotated_secret_details"];
+    assert_eq!(details["rotator_status"], "RotationPartialSucceeded", "{details}");
+    assert_eq!(details["services_details"][0]["status"], "updated", "{details}");
+    assert_eq!(details["services_details"][1]["status"], "failed");
+    assert_eq!(details["iis_apps_details"][0]["attributes"]["iis_app_pool"], true);
+    assert!(details["last_rotation_error"].as_str().is_some_and(|error| error.contains("gone")), "{details}");
     Ok(())
 }
 

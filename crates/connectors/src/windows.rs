@@ -6,6 +6,7 @@
 //! What must stay true: a password travels sealed, in no command line and in no script; a domain's account is never witnessed
 //! by NTLM, which accepts the previous password for an hour.
 
+mod dependents;
 mod local;
 mod ndr;
 mod ntlm;
@@ -24,8 +25,8 @@ use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use volvelle_domain::connector::{
-    ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Failure, FailureClass, PasswordPolicy,
-    PeerIdentity, Preflight, ProbeOutcome, ProbeReport, RotatorType, TargetParams,
+    ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Dependent, Failure, FailureClass,
+    PasswordPolicy, PeerIdentity, Preflight, ProbeOutcome, ProbeReport, RotatorType, TargetParams,
 };
 use volvelle_domain::ids::Entropy;
 use volvelle_domain::{Credential, password};
@@ -63,7 +64,7 @@ pub struct WindowsTarget {
     pub certificate: String,
     /// Whether WinRM uses HTTPS; over HTTP every message is sealed with the login's key.
     #[schemars(extend("x-details" = "use_tls"))]
-    pub use_tls: String,
+    pub use_tls: bool,
     /// How the host is reached; `credentials` is what there is.
     #[schemars(extend("x-details" = "connection_type"))]
     pub connection_type: String,
@@ -82,7 +83,7 @@ impl Default for WindowsTarget {
             password: String::new(),
             domain: String::new(),
             certificate: String::new(),
-            use_tls: "true".into(),
+            use_tls: true,
             connection_type: "credentials".into(),
             transport: String::new(),
             kdc_host: String::new(),
@@ -100,6 +101,15 @@ pub struct WindowsSecret {
     /// Its present password; may be left out when the target's credential acts.
     #[schemars(extend("x-secret" = true))]
     pub rotated_password: String,
+    /// Services that log on with the account, separated by commas: `name[@host[:port]]`. Each gets the new password over WinRM and is
+    /// started anew if it runs.
+    pub services: String,
+    /// IIS application pools that run as the account, in the same form.
+    pub iis_app_pools: String,
+    /// Scheduled tasks that run as the account, in the same form; a name may hold the folder (`\\Folder\\Task`).
+    pub scheduled_tasks: String,
+    /// Leave services and pools running with the password they started with.
+    pub skip_restart: bool,
 }
 
 const ROTATOR_TYPES: &[RotatorType] = &[
@@ -212,6 +222,7 @@ impl Connector for Windows {
         }
         let parameter = if call.rotator_type == "target" { "username" } else { "rotated-username" };
         check_username(initial.expose_text("username").unwrap_or_default(), parameter)?;
+        dependents::check(call)?;
         let in_domain = split(text(call.target, "username"), text(call.target, "domain")).0.is_some();
         if call.rotator_type == "target" && in_domain && Address::of(call.target)?.route != Route::Ldap {
             return Err(config(
@@ -328,6 +339,13 @@ impl Connector for Windows {
             }
             Route::Samr => Box::pin(local::probe(&visit, credentials)).await,
             Route::WinRm => Box::pin(remote::probe(&visit, credentials)).await,
+        }
+    }
+
+    async fn hand_on(&self, call: &Call<'_>, credential: &Credential) -> Vec<Dependent> {
+        match Visit::new(call) {
+            Ok(visit) => Box::pin(dependents::hand_on(&visit, credential)).await,
+            Err(_) => Vec::new(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is written when a rotation ends: the secret's status, its next date, its target's own record.
 
+use serde_json::Value;
 use volvelle_domain::Credential;
 use volvelle_domain::account::Account;
 use volvelle_domain::connector::{ActingAs, FailureClass, Preflight};
@@ -14,6 +15,7 @@ use volvelle_store::{StoreError, Tx, items, rotations, targets, versions};
 
 use crate::job::SHARED;
 use crate::seat::Seat;
+use crate::worker::worded;
 use crate::{EngineError, Parts, issue};
 
 /// Rotations of one slot that are remembered.
@@ -120,8 +122,40 @@ pub(crate) async fn close(
         }
         item.plan_lock_end();
     }
+    tell_dependents(&mut item, seat);
     item.modified_at = now;
     items::update(tx, &item).await
+}
+
+/// Extra of an item: what logs on with its account, and how handing the last credential on ended.
+pub const DEPENDENTS: &str = "dependents";
+
+/// A dependent without the new credential makes the rotation a partial success: the account has it, the service does not.
+fn tell_dependents(item: &mut Item, seat: &Seat) {
+    if seat.dependents.is_empty() {
+        return;
+    }
+    let told = seat.dependents.iter().map(|dependent| {
+        let mut shown = dependent.shown.clone();
+        let error = dependent.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default();
+        shown.insert("status".to_owned(), if error.is_empty() { "updated" } else { "failed" }.into());
+        shown.insert("error".to_owned(), error.into());
+        Value::Object(shown)
+    });
+    let told: Vec<Value> = told.collect();
+    // Each host of a linked target has its own; a secret of one host keeps nothing of a former list.
+    let same = |a: &Value, b: &Value| ["kind", "name", "host"].iter().all(|field| a[field] == b[field]);
+    let before = item.extras.get(DEPENDENTS).and_then(Value::as_array).cloned().unwrap_or_default();
+    let others = before.into_iter().filter(|old| !seat.host.is_empty() && !told.iter().any(|new| same(old, new)));
+    let all: Value = others.chain(told.iter().cloned()).collect();
+    item.extras.insert(DEPENDENTS.to_owned(), all);
+    let first = seat.dependents.iter().find_map(|dependent| dependent.failure.as_ref());
+    if let (Some(failure), Some(rotator)) = (first, item.rotator.as_mut())
+        && rotator.status == RotatorStatus::RotationSucceeded
+    {
+        rotator.status = RotatorStatus::RotationPartialSucceeded;
+        rotator.last_error = worded(failure);
+    }
 }
 
 async fn prune(tx: &mut Tx, account: &Account, item: &Item, rotation: &Rotation) -> Result<(), StoreError> {

@@ -1,11 +1,7 @@
 //! A simulated Windows host that is reached over WinRM. There is no server of that protocol to install on Debian: this one has its NTLM
 //! from pyspnego, and pywinrm and pypsrp, which people use against real hosts, talk to it as well. It runs no PowerShell.
 
-use std::{
-    net::Ipv4Addr,
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -50,6 +46,13 @@ impl Simulated {
         Ok(self.state()?["accounts"][user]["password"] == password)
     }
 
+    /// What a service (`service:NAME`), pool (`pool:NAME`) or task (`task:PATH`) logs on with, and how often it was started.
+    pub fn dependent(&self, name: &str) -> Result<(String, u64)> {
+        let found = &self.state()?["dependents"][name];
+        let password = found["password"].as_str().context("a password")?.to_owned();
+        Ok((password, found["starts"].as_u64().context("a number")?))
+    }
+
     /// How many failed logins the host has counted since the last success.
     pub fn failures(&self, user: &str) -> Result<u64> {
         self.state()?["accounts"][user]["failures"].as_u64().context("a number")
@@ -74,24 +77,5 @@ impl Simulated {
 
 /// Python with pywinrm and pypsrp, in an environment made once in the target folder.
 pub fn python() -> Result<PathBuf> {
-    let test = std::env::current_exe().context("where the test is")?;
-    let target = test.ancestors().find(|folder| folder.ends_with("target")).context("the target folder")?;
-    let venv = target.join("winrm-venv");
-    let python = venv.join("bin/python");
-    let lock = std::fs::File::create(target.join("winrm-venv.lock"))?;
-    lock.lock().context("waiting for another installation")?;
-    let there = |python: &PathBuf| {
-        let import = Command::new(python).args(["-c", "import winrm, pypsrp"]).stderr(Stdio::null()).status();
-        import.is_ok_and(|status| status.success())
-    };
-    if !there(&python) {
-        let made = Command::new("python3").args(["-m", "venv"]).arg(&venv).status().context("python3-venv")?;
-        ensure!(made.success(), "python3 -m venv failed");
-        let pip = Command::new(venv.join("bin/pip"))
-            .args(["install", "-q", "pywinrm==0.5.0", "pypsrp==0.9.1"])
-            .status()
-            .context("pip")?;
-        ensure!(pip.success() && there(&python), "pip install pywinrm pypsrp failed");
-    }
-    Ok(python)
+    crate::python::venv("winrm-venv", &["pywinrm==0.5.0", "pypsrp==0.9.1"], "import winrm, pypsrp")
 }

@@ -13,7 +13,7 @@ use volvelle_domain::{Credential, Secret};
 
 use super::status;
 use super::visit::{Visit, Who};
-use super::winrm::{Login, Session, log_in, password};
+use super::winrm::{Login, Place, Session, log_in, password};
 use super::{config, timed_out};
 
 const FACTS: &str = include_str!("scripts/facts.ps1");
@@ -22,7 +22,7 @@ const CHANGE: &str = include_str!("scripts/change.ps1");
 const PROBE: &str = include_str!("scripts/probe.ps1");
 
 async fn must_log_in(visit: &Visit<'_>, who: &Who<'_>) -> Result<Session, Failure> {
-    match log_in(visit, who).await? {
+    match log_in(&Place::of(visit), who).await? {
         Login::In(session) => Ok(*session),
         Login::Denied => Err(Failure::new(
             FailureClass::Auth,
@@ -164,7 +164,7 @@ async fn by_login(visit: &Visit<'_>, credentials: &[&Credential]) -> ProbeReport
             Some(_) if failed_logins >= visit.call.login_budget => {
                 why(FailureClass::LoginBudget, "not asked: it could cost one failed login too many")
             }
-            Some(password) => match log_in(visit, &visit.as_account(Some(password))).await {
+            Some(password) => match log_in(&Place::of(visit), &visit.as_account(Some(password))).await {
                 Ok(Login::In(_)) => {
                     opened = Some(password.clone());
                     None

@@ -122,7 +122,8 @@ impl<'a> Visit<'a> {
         Who { domain: None, user: self.user(), password }
     }
 
-    fn privileged(&self) -> Who<'a> {
+    /// The target's account.
+    pub(super) fn privileged(&self) -> Who<'a> {
         let target = self.call.target;
         let (domain, user) = split(text(target, "username"), text(target, "domain"));
         Who { domain, user, password: target.secret.field("password") }

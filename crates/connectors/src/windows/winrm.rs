@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use volvelle_domain::connector::{Failure, FailureClass};
+use volvelle_domain::connector::{Failure, FailureClass, TargetParams};
 use volvelle_domain::{Credential, Secret};
 use zeroize::Zeroizing;
 
@@ -68,8 +68,25 @@ struct Answer {
     body: Bytes,
 }
 
-async fn open(visit: &Visit<'_>) -> Result<(SendRequest<Full<Bytes>>, Option<Vec<u8>>), Failure> {
-    let (host, port) = (visit.address.host.as_str(), visit.address.port);
+/// Where a host listens.
+pub(super) struct Place<'a> {
+    /// Whose certificates count.
+    pub(super) target: &'a TargetParams,
+    pub(super) host: &'a str,
+    pub(super) port: u16,
+    pub(super) tls: bool,
+}
+
+impl<'a> Place<'a> {
+    /// The place of the target itself.
+    pub(super) fn of(visit: &'a Visit<'_>) -> Self {
+        let target = visit.call.target;
+        Self { target, host: &visit.address.host, port: visit.address.port, tls: uses_tls(target) }
+    }
+}
+
+async fn open(place: &Place<'_>) -> Result<(SendRequest<Full<Bytes>>, Option<Vec<u8>>), Failure> {
+    let (host, port) = (place.host, place.port);
     let away = |said: String| {
         let message = format!("the host at {host}:{port} cannot be reached: {said}");
         Failure::new(
@@ -81,12 +98,12 @@ async fn open(visit: &Visit<'_>) -> Result<(SendRequest<Full<Bytes>>, Option<Vec
     let connect = tokio::time::timeout(CONNECT, TcpStream::connect((host, port))).await;
     let stream = connect.map_err(|_| away("no answer".into()))?.map_err(|error| away(error.kind().to_string()))?;
     let _ = stream.set_nodelay(true);
-    if !uses_tls(visit.call.target) {
+    if !place.tls {
         let (http, driver) = handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         tokio::spawn(driver);
         return Ok((http, None));
     }
-    let given = tls::certificates(text(visit.call.target, "certificate"), "certificate")?;
+    let given = tls::certificates(text(place.target, "certificate"), "certificate")?;
     let name =
         ServerName::try_from(host.to_owned()).map_err(|_| config("hostname is no name for TLS", "set hostname"))?;
     let connector = TlsConnector::from(tls::client_config(&given)?);
@@ -120,12 +137,12 @@ fn endpoint(certificate: &[u8]) -> Vec<u8> {
 }
 
 /// Logs in.
-pub(super) async fn log_in(visit: &Visit<'_>, who: &Who<'_>) -> Result<Login, Failure> {
+pub(super) async fn log_in(place: &Place<'_>, who: &Who<'_>) -> Result<Login, Failure> {
     let Some(password) = who.password.filter(|password| !password.is_empty()) else {
         return Err(config(format!("there is no password of {}", who.user), "give it"));
     };
-    let (http, certificate) = open(visit).await?;
-    let mut session = Session { http, host: visit.address.host.clone(), sealing: None };
+    let (http, certificate) = open(place).await?;
+    let mut session = Session { http, host: place.host.to_owned(), sealing: None };
     let first = ntlm::negotiate();
     let answer = session.post(Some(&first), "application/soap+xml;charset=UTF-8", Vec::new()).await?;
     let offered = answer.token.filter(|_| answer.status == StatusCode::UNAUTHORIZED);

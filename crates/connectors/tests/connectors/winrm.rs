@@ -135,6 +135,29 @@ async fn what_stands_in_the_way_over_winrm_is_told_before_anything_changes() {
     assert_eq!((report.failed_logins, host.failures("app1").expect("counts")), (2, 2), "{report:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_logs_on_with_the_account_gets_the_new_password_and_each_failure_is_told() {
+    let host = Simulated::start().expect("starts");
+    let address = host.address();
+    let mut case = case(&host, "5986", "Administrator", ActingAs::Target, "app1");
+    let params = json!({"services": format!("spool, My Service@{address}:5985, gone, foreign, spool@127.0.0.1:1"),
+        "iis-app-pools": "site", "scheduled-tasks": "\\Nightly\\backup"});
+    case.params = params.as_object().expect("an object").clone();
+    let (new, _, _) = rotate(&mut case).await;
+    let told = connector().hand_on(&case.call(), &Credential::user_password("app1", new.as_str().into())).await;
+    let failed: Vec<_> = told.iter().map(|d| d.failure.as_ref().map(|f| f.class)).collect();
+    let (config, away) = (Some(FailureClass::Config), Some(FailureClass::Unreachable));
+    assert_eq!(failed, [None, None, config, config, away, None, None], "{told:?}");
+    for name in ["service:spool", "service:My Service", "pool:site"] {
+        assert_eq!(host.dependent(name).expect("reads"), (new.clone(), 2), "{name}");
+    }
+    assert_eq!(host.dependent("task:\\Nightly\\backup").expect("reads"), (new, 1));
+    assert_eq!(host.dependent("service:foreign").expect("reads"), (INITIAL_PASSWORD.to_owned(), 1));
+    case.params.insert("services".into(), "spool@host:port".into());
+    let initial = case.current.clone();
+    assert!(connector().check_secret(&case.call(), &initial).is_err());
+}
+
 struct Account {
     host: Simulated,
     case: Case,

@@ -30,6 +30,10 @@ ACCOUNTS = {
     name: {"password": INITIAL, "admin": name == "Administrator", "remote": name != "app3", "disabled": False, "locked": False, "failures": 0}
     for name in ["Administrator", "app1", "app2", "app3", "weak"]
 }
+DEPENDENTS = {
+    f"{kind}:{name}": {"account": "app1", "password": INITIAL, "starts": 1}
+    for kind, name in [("service", "spool"), ("service", "My Service"), ("pool", "site"), ("task", "\\Nightly\\backup")]
+} | {"service:foreign": {"account": "weak", "password": INITIAL, "starts": 1}}
 SEEN = []  # every command line that a client sent
 LOCK_AFTER = 4
 SHELL = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell"
@@ -42,7 +46,7 @@ HEAD = (
 
 def save():
     lines = [f"{domain}:{name}:{account['password']}\n" for name, account in ACCOUNTS.items() for domain in ("WIN1", "")]
-    for path, text in ((USERS, "".join(lines)), (os.path.join(DIR, "state.json"), json.dumps({"accounts": ACCOUNTS, "seen": SEEN}))):
+    for path, text in ((USERS, "".join(lines)), (os.path.join(DIR, "state.json"), json.dumps({"accounts": ACCOUNTS, "dependents": DEPENDENTS, "seen": SEEN}))):
         with open(path + ".new", "w") as file:
             file.write(text)
         os.replace(path + ".new", path)
@@ -79,7 +83,7 @@ def logon(name, password):
 
 def script(caller, text, args):
     """What a known script would print."""
-    kind = re.match(r"# volvelle: (\w+)", text)
+    kind = re.match(r"# volvelle: ([\w-]+)", text)
     kind = kind.group(1) if kind else "unknown"
     admin = ACCOUNTS[caller]["admin"]
     account = ACCOUNTS.get(args[0])
@@ -119,6 +123,18 @@ def script(caller, text, args):
             spent += 1
         save()
         return out
+    if kind == "hand-on":
+        if not admin:
+            return ["result=80070005"]
+        dependent = DEPENDENTS.get(f"{args[0]}:{args[1]}")
+        if dependent is None:
+            return ["result=missing"]
+        if dependent["account"] != args[2]:
+            return ["result=other"]
+        dependent["password"] = args[3]
+        dependent["starts"] += args[4] == "yes" and args[0] != "task"
+        save()
+        return ["result=0"]
     return ["unknown script"]
 
 

@@ -6,9 +6,10 @@ $me = New-Object Security.Principal.WindowsPrincipal([Security.Principal.Windows
 if ((Get-CimInstance Win32_ComputerSystem).DomainRole -ge 4) { 'controller=True' }
 try {
   $account = [ADSI]"WinNT://$env:COMPUTERNAME/$user,user"
+  if (-not $account.Name.Value) { throw 'missing' }
   $flags = [int]$account.UserFlags.Value
   'account=True'
   'disabled=' + [bool]($flags -band 2)
-  'locked=' + [bool]$account.InvokeGet('IsAccountLocked')
+  'locked=' + [bool]$account.psbase.InvokeGet('IsAccountLocked')
   'length=' + $account.MinPasswordLength.Value
 } catch { 'account=False' }
