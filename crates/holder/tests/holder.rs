@@ -18,6 +18,8 @@ mod policies;
 mod program;
 #[path = "holder/renewal.rs"]
 mod renewal;
+#[path = "holder/rest.rs"]
+mod rest;
 #[path = "holder/signatures.rs"]
 mod signatures;
 
