@@ -2,6 +2,8 @@
 
 #[path = "holder/attack.rs"]
 mod attack;
+#[path = "holder/crashes.rs"]
+mod crashes;
 #[path = "holder/documents.rs"]
 mod documents;
 #[path = "holder/faults.rs"]
