@@ -32,6 +32,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/smbclient", "smbclient"),
     ("/usr/bin/kinit", "krb5-user"),
     ("/usr/lib/python3/dist-packages/markdown/__init__.py", "python3-markdown"),
+    ("/usr/bin/strace", "strace"),
 ];
 
 /// Installs the packages that are missing; asks nobody, changes nothing when all are there.

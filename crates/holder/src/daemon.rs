@@ -27,6 +27,7 @@ use self::repair::Repair;
 use crate::lock;
 use crate::log::Log;
 use crate::roster::{IdentityFiles, Roster, read_private};
+pub use crate::state::Unlock;
 use crate::state::{Folder, Key, KeyName, now};
 use crate::tls;
 use crate::wire::{KeyRef, Request, Response};
@@ -53,6 +54,9 @@ pub struct HolderConfig {
     pub log: Option<PathBuf>,
     /// Its certificate and key.
     pub identity: IdentityFiles,
+    /// What opens the key that seals the fragments; if nothing is said, that key lies beside them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlock: Option<Unlock>,
 }
 
 impl HolderConfig {
@@ -70,6 +74,7 @@ impl HolderConfig {
             *file = home.join(&*file);
         }
         config.log = config.log.map(|log| home.join(log));
+        config.unlock = config.unlock.map(|unlock| unlock.beside(home));
         Ok(config)
     }
 }
@@ -113,7 +118,7 @@ pub async fn run(config: HolderConfig, shutdown: impl Future<Output = ()>) -> Re
         .map_err(|_| anyhow!("{} is no Ed25519 key", config.identity.key.display()))?;
     let pins = roster.holders.iter().map(|h| h.pin.clone()).chain(roster.gateways.iter().cloned()).collect();
     let acceptor = TlsAcceptor::from(tls::server(&config.identity, pins)?);
-    let folder = Folder::open(config.state.clone())?;
+    let folder = Folder::open(config.state.clone(), config.unlock.as_ref())?;
     let listener =
         TcpListener::bind(&config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
     let log = Log::open(config.log.clone().unwrap_or_else(|| config.state.join("log")))?;

@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use volvelle_holder::Roster;
-use volvelle_holder::daemon::{self, HolderConfig};
+use volvelle_holder::daemon::{self, HolderConfig, Unlock};
 use volvelle_holder::setup::{
     HolderPlan, RosterChange, changed_roster, init_gateway, init_holder, member_line, parse_member, roster_text,
 };
@@ -72,6 +72,14 @@ fn init_command() -> Command {
             "key-at",
             "Where the service finds the private key, e.g. as a systemd credential [default: DIR/key.der]",
         ))
+        .arg(path(
+            "unlock-key-file",
+            "A file of 32 random bytes that opens the fragments' key, e.g. as a systemd credential",
+        ))
+        .arg(path(
+            "unlock-passphrase-file",
+            "A file with a passphrase that opens the fragments' key, e.g. as a systemd credential",
+        ))
 }
 
 fn roster_command() -> Command {
@@ -133,7 +141,8 @@ fn word(name: &'static str, value: &'static str, help: &'static str) -> Arg {
 }
 
 fn path(name: &'static str, help: &'static str) -> Arg {
-    word(name, if name == "key-at" { "FILE" } else { "DIR" }, help).value_parser(value_parser!(PathBuf))
+    word(name, if name.contains("key") || name.contains("file") { "FILE" } else { "DIR" }, help)
+        .value_parser(value_parser!(PathBuf))
 }
 
 fn main() -> Result<()> {
@@ -161,7 +170,15 @@ fn plan(arguments: &ArgMatches) -> Result<HolderPlan> {
         address: arguments.get_one::<String>("address").cloned(),
         state: arguments.get_one::<PathBuf>("state").cloned(),
         key_at: arguments.get_one::<PathBuf>("key-at").cloned(),
+        unlock: unlock(arguments),
     })
+}
+
+fn unlock(arguments: &ArgMatches) -> Option<Unlock> {
+    let file = |name: &str| arguments.get_one::<PathBuf>(name).cloned();
+    let (key_file, passphrase_file) = (file("unlock-key-file"), file("unlock-passphrase-file"));
+    let any = key_file.is_some() || passphrase_file.is_some();
+    any.then_some(Unlock { key_file, passphrase_file, memory_mib: None })
 }
 
 fn roster(arguments: &ArgMatches) -> Result<String> {
@@ -182,6 +199,7 @@ fn serve(arguments: &ArgMatches) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         tracing::warn!("this holder runs as root: give it a user of its own");
     }
+    lock_memory();
     let config = HolderConfig::load(path)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(daemon::run(config, ended(with_stdin)));
@@ -195,6 +213,25 @@ fn no_core_dumps() -> Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
         .context("core dumps cannot be forbidden")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("the memory cannot be protected")
+}
+
+/// Keeps fragments off the swap. Under a limit a later allocation could fail, so that nothing is locked then.
+fn lock_memory() {
+    use rustix::mm::{MlockAllFlags, mlockall};
+    use rustix::process::{Resource, getrlimit};
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    let limited = getrlimit(Resource::Memlock).current.is_some() && !may_lock();
+    if limited || mlockall(flags).is_err() {
+        tracing::warn!("memory is not locked and may reach the swap: give this service LimitMEMLOCK=infinity");
+    }
+}
+
+/// Whether the process has `CAP_IPC_LOCK`, for which there is no limit.
+fn may_lock() -> bool {
+    const IPC_LOCK: u64 = 1 << 14;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & IPC_LOCK != 0)
 }
 
 async fn ended(with_stdin: bool) {

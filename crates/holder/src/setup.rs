@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 
-use crate::daemon::HolderConfig;
+use crate::daemon::{HolderConfig, Unlock};
 use crate::roster::{Former, IdentityFiles, Member, Roster, pin, read_private, write_durably};
 
 /// The name of a holder's configuration in its folder.
@@ -30,6 +30,8 @@ pub struct HolderPlan {
     pub state: Option<PathBuf>,
     /// Where the service will find the private key, if not in its folder.
     pub key_at: Option<PathBuf>,
+    /// What opens the key that seals its fragments.
+    pub unlock: Option<Unlock>,
 }
 
 /// Makes a holder's identity and configuration, or finds them; the roster is put beside them as `roster.toml`. Gives the line for
@@ -59,6 +61,7 @@ pub fn init_holder(plan: &HolderPlan) -> Result<Member> {
             certificate: "certificate.der".into(),
             key: plan.key_at.clone().unwrap_or_else(|| "key.der".into()),
         },
+        unlock: plan.unlock.clone(),
     };
     let text = toml::to_string(&config)?;
     if file.exists() {

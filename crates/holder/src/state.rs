@@ -1,6 +1,6 @@
 //! What a holder keeps on disk: one file per key with its fragments by epoch, each sealed under a file key of its own.
 //!
-//! A file key lies in a file beside, sealed under the holder's key (`seal.key`). What must stay true: erasing a fragment destroys
+//! A file key lies in a file beside, sealed under the holder's key (`seal.key`, or `seal.sealed` when that is sealed itself). What must stay true: erasing a fragment destroys
 //! its file key, after which no copy of the state file opens it; a state file is written after the file keys it names and before
 //! those it no longer names are destroyed, so a crash anywhere leaves it readable.
 
@@ -19,6 +19,7 @@ use volvelle_fragments::epoch::{Epochs, Held};
 use zeroize::Zeroizing;
 
 use self::sealing::SealKey;
+pub use self::sealing::Unlock;
 use crate::roster::{check_private, read_private, write_durably};
 use crate::wire::KeyInfo;
 
@@ -89,7 +90,7 @@ impl Key {
 
 impl Folder {
     /// Opens the folder, making it and its key file at the first start, and brings to an end what a crash interrupted.
-    pub(crate) fn open(path: PathBuf) -> Result<Self> {
+    pub(crate) fn open(path: PathBuf, unlock: Option<&Unlock>) -> Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -98,7 +99,7 @@ impl Folder {
         let files = list(&path)?;
         files.iter().try_for_each(|file| check_private(file))?;
         let has_fragments = files.iter().any(|file| file.extension().is_some_and(|extension| extension == "json"));
-        let key = SealKey::open(&path, has_fragments)?;
+        let key = SealKey::open(&path, has_fragments, unlock)?;
         let folder = Self { path, key };
         folder.finish_erasing(&files)?;
         Ok(folder)
@@ -155,11 +156,7 @@ impl Folder {
 
     /// Overwrites and removes a file key.
     fn destroy(&self, key_file: &str) -> Result<()> {
-        let path = self.path.join(key_file);
-        overwrite(&mut fs::OpenOptions::new().write(true).open(&path)?)?;
-        fs::remove_file(&path)?;
-        fs::File::open(&self.path)?.sync_all()?;
-        Ok(())
+        destroy(&self.path.join(key_file))
     }
 
     /// Reads a key, if there is one.
@@ -255,6 +252,14 @@ fn file_key_aad(key_file: &str) -> String {
 fn share_aad((realm, key_id): &KeyName, epoch: u32) -> Zeroizing<Vec<u8>> {
     let key_id = key_id.to_be_bytes();
     Zeroizing::new([b"FDK-share-v2", realm.as_slice(), key_id.as_slice(), epoch.to_be_bytes().as_slice()].concat())
+}
+
+/// Overwrites and removes a file, durably.
+fn destroy(path: &Path) -> Result<()> {
+    overwrite(&mut fs::OpenOptions::new().write(true).open(path)?)?;
+    fs::remove_file(path)?;
+    fs::File::open(path.parent().context("a file has a folder")?)?.sync_all()?;
+    Ok(())
 }
 
 /// Writes zeros over a whole file, durably.

@@ -2,6 +2,8 @@
 
 #[path = "holder/attack.rs"]
 mod attack;
+#[path = "holder/crashes.rs"]
+mod crashes;
 #[path = "holder/documents.rs"]
 mod documents;
 #[path = "holder/faults.rs"]
@@ -18,6 +20,8 @@ mod policies;
 mod program;
 #[path = "holder/renewal.rs"]
 mod renewal;
+#[path = "holder/rest.rs"]
+mod rest;
 #[path = "holder/signatures.rs"]
 mod signatures;
 

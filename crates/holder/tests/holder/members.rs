@@ -17,7 +17,8 @@ use crate::{Process, place, replace_files, start, state_of, until_up};
 fn new_holder(root: &Path, folder: &str, index: u8) -> (Member, std::path::PathBuf) {
     let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let dir = root.join(folder);
-    let plan = HolderPlan { dir: dir.clone(), index, listen: port, address: None, state: None, key_at: None };
+    let plan =
+        HolderPlan { dir: dir.clone(), index, listen: port, address: None, state: None, key_at: None, unlock: None };
     let member = init_holder(&plan).expect("makes a holder");
     (member, dir.join("holder.toml"))
 }

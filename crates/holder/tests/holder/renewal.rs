@@ -19,7 +19,7 @@ fn report(line: &str) {
 }
 
 /// The file keys of a holder.
-fn file_keys(state: &Path) -> Vec<PathBuf> {
+pub(crate) fn file_keys(state: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(state).expect("lists").flatten().map(|entry| entry.path());
     files.filter(|path| path.to_string_lossy().ends_with(".key") && !path.ends_with("seal.key")).collect()
 }
