@@ -21,6 +21,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
     ("/usr/lib/python3.11/ensurepip/__init__.py", "python3-venv"),
     ("/usr/bin/unshare", "util-linux"),
+    ("/usr/bin/chromium", "chromium"),
+    ("/usr/share/fonts/opentype/inter/Inter-Bold.otf", "fonts-inter"),
 ];
 
 /// Installs the packages that are missing; asks nobody, changes nothing when all are there.

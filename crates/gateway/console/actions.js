@@ -24,7 +24,7 @@ export async function verify(name) {
       return hosts;
     }
     await dialog("What the target says", (close) => [h("div", { class: "dialog-body" }, hosts.map((one) => h("div", { class: `verdict ${one.status}` }, icon(one.status === "valid" ? "check" : "warn", 18),
-      h("div", {}, h("p", { class: "strong" }, one.host && `${one.host}: `, WORDS[one.status] || one.status), h("p", {}, sentence(one.why)), one.status === "invalid" && h("p", { class: "dim" }, "Repair brings store and target together again."))))),
+      h("div", {}, h("p", { class: "strong" }, one.host && `${one.host}: `, one.status === "invalid" ? sentence(one.why) : WORDS[one.status] || one.status), one.status !== "invalid" && h("p", {}, sentence(one.why)), one.status === "invalid" && h("p", { class: "dim" }, "Repair brings store and target together again."))))),
     h("footer", {}, button("Close", { kind: "primary", onclick: () => close() }))]);
     return hosts;
   } catch (error) { failed(error); return null; }

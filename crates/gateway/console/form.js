@@ -8,7 +8,7 @@ import { button, problem, sentence } from "./widgets.js";
 const HIDDEN = new Set(["token", "uid-token", "json", "skip-dry-run", "test-only", "fingerprint", "comment", "metadata", "item-custom-fields", "rotate-after-disconnect", "lock-during-sra-session"]);
 const HIDDEN_GROUPS = new Set(["compatibility", "secure-access"]);
 const GROUPS = { own: "", rotation: "When it rotates", "password-policy": "New passwords", locking: "Locking and versions" };
-const ACRONYMS = { ssh: "SSH", ttl: "TTL", url: "URL", ip: "IP", ips: "IPs", id: "ID", api: "API", jwt: "token", cron: "cron", tls: "TLS", ca: "CA", dn: "DN", am: "auth method" };
+const ACRONYMS = { ssh: "SSH", ttl: "TTL", url: "URL", ip: "IP", ips: "IPs", id: "ID", api: "API", jwt: "token", cmd: "command", dn: "DN", tls: "TLS", ca: "CA", am: "auth method" };
 
 // What every kind has is called as people say it; what a connector declares is called as it declares it.
 const LABELS = {
@@ -21,15 +21,18 @@ const LABELS = {
 /** A wire name as a label. */
 export function label(name) {
   if (LABELS[name]) return LABELS[name];
-  const words = name.replace(/^(rotated|ssh)-(username|password)$/, "$2").split(/[-_]/).map((word) => ACRONYMS[word] || word);
+  const words = name.replace(/^(rotated|ssh)-(username|password)$/, "$2").replace(/^rotator-/, "").split(/[-_]/).map((word) => ACRONYMS[word] || word);
   const text = words.join(" ");
   return text[0].toUpperCase() + text.slice(1);
 }
 
+/** What stands between backquotes is code. */
+const marked = (text) => text.split("`").map((part, n) => (n % 2 ? h("code", {}, part) : part));
+
 /** One field. `read` gives undefined where nothing was said. */
 function field(name, schema, required, value) {
   const id = fresh(name);
-  const help = schema.description ? h("p", { class: "help", id: `${id}-help` }, sentence(schema.description.replace(/\s+/g, " "))) : null;
+  const help = schema.description ? h("p", { class: "help", id: `${id}-help` }, marked(sentence(schema.description.replace(/\s+/g, " ")))) : null;
   const wrong = h("p", { class: "wrong", id: `${id}-wrong`, hidden: true });
   const about = [help && `${id}-help`, `${id}-wrong`].filter(Boolean).join(" ");
   const common = { id, "data-field": name, "aria-describedby": about };
@@ -63,7 +66,7 @@ function field(name, schema, required, value) {
     if (text !== undefined && text !== null && text !== "" && !(schema.type === "integer" && value === undefined && text === 0)) input.value = text;
     if (value === undefined && typeof schema.default === "string" && schema.default.startsWith("default_")) input.value = "";
     const started = input.value;
-    node = h("div", { class: "field" }, h("label", { for: id }, label(name), !required && h("span", { class: "optional" }, "optional")), input, help, wrong);
+    node = h("div", { class: "field" }, h("label", { for: id }, label(name), required && h("span", { class: "optional" }, "needed")), input, help, wrong);
     read = () => {
       if (input.value === started) return undefined;
       if (schema.type === "array") return input.value.split(",").map((word) => word.trim()).filter(Boolean);
@@ -124,7 +127,11 @@ export async function fieldsOf(operation, { omit = [], first = [], values = {}, 
     },
     /** Shows an error next to its field, or above the form. */
     complain(error) {
-      const named = error.field || [...fields.keys()].find((name) => new RegExp(`(^|[^a-z-])${name}([^a-z-]|$)`).test(error.message || "") && name.includes("-")) || null;
+      // A connector names the parameter at the beginning, or by its whole wire name anywhere.
+      const says = (name, text) => text && (name.includes("-") ? new RegExp(`(^|[^a-z-])${name}([^a-z-]|$)`).test(text) : text.startsWith(`${name} `));
+      const names = [...fields.keys()].sort((a, b) => b.length - a.length);
+      const config = error.code === "target_config";
+      const named = error.field || (config && (names.find((name) => says(name, error.message)) || names.find((name) => says(name, error.hint)))) || null;
       const one = named && fields.get(named);
       if (one) {
         one.node.closest("details")?.setAttribute("open", "");

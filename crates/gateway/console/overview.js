@@ -8,6 +8,8 @@ import { help } from "./actions.js";
 import { when } from "./time.js";
 
 const COUNTED = ["settled", "rotating", "in_doubt", "out_of_sync", "failed", "overdue", "new", "disabled"];
+/** Secrets in trouble on the page; the list has all. */
+const SHOWN = 8;
 const URGENT = ["out_of_sync", "in_doubt", "failed", "overdue"];
 
 /** The page one opens in the morning. */
@@ -48,7 +50,7 @@ function draw(ctx, data, holders, refresh) {
       const [word, tone, sign] = STATES[state];
       return h("li", {}, h("a", { href: `/console/secrets?state=${state}`, class: `count ${tone}` }, h("span", { class: "count-word" }, icon(sign, 14), word), h("span", { class: "count-number" }, (data.states[state] || 0).toLocaleString())));
     })),
-    data.trouble.length > 0 && panel("Needs you", { aside: urgent > data.trouble.length && h("a", { href: "/console/secrets?sort=state" }, `All ${urgent}`) }, h("ul", { class: "trouble" }, data.trouble.map((row) => h("li", {},
+    data.trouble.length > 0 && panel("Needs you", { aside: urgent > SHOWN && h("a", { href: `/console/secrets?${URGENT.map((state) => `state=${state}`).join("&")}&sort=state` }, `All ${urgent}`) }, h("ul", { class: "trouble" }, data.trouble.slice(0, SHOWN).map((row) => h("li", {},
       h("div", { class: "trouble-what" }, badge(row.state), h("a", { href: secretUrl(row.item_name) }, pathText(row.item_name))),
       h("p", { class: "trouble-why" }, row.target_halted ? sentence(row.target_halted) : sentence(row.last_rotation_error || STATES[row.state][3])),
       h("div", { class: "trouble-do" }, help(row, refresh)))))),

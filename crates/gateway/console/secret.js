@@ -3,7 +3,7 @@
 import { announce, fill, h, icon } from "./dom.js";
 import { call, me, peek } from "./api.js";
 import { badge, button, copy, during, failed, facts, into, more, nothing, panel, problem, sentence, table, tag, targetUrl, inUrl, waiting } from "./widgets.js";
-import { line, progress, stageWord } from "./chart.js";
+import { line, lineLegend, progress, stageWord } from "./chart.js";
 import { removeSecret, repair, rotate, setState, trust, verify } from "./actions.js";
 import { instant, span, when } from "./time.js";
 
@@ -36,7 +36,7 @@ export function secret(ctx) {
     if (!built) {
       built = true;
       fill(body, live, h("div", { class: "two" }, value.node, panel(rotated ? "How it is doing" : "About", { aside: may.includes("update") && h("a", { href: `/console/edit/secret${inUrl(name)}` }, "Edit") }, settings)),
-        rotated && panel("Rotations", {}, history), panel("Versions", {}, versions), panel("Who can read this", { aside: h("a", { href: `/console/who-may?path=${encodeURIComponent(name)}` }, "Explain") }, readers));
+        rotated && panel("Rotations", { aside: lineLegend() }, history), panel("Versions", {}, versions), panel("Who can read this", { aside: h("a", { href: `/console/who-may?path=${encodeURIComponent(name)}` }, "Explain") }, readers));
       into(readers, () => whoReads(ctx, name), 3);
     }
     value.set(item, may);

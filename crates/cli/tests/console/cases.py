@@ -54,6 +54,12 @@ def first_use(browser, api, host, _folder):
     page.get_by_text("Three steps to the first rotated password").wait_for()
     browser.shoot(page, "first-steps")
 
+    try:
+        api.call("target-create-ssh", **{"name": "/demo/other", "host": host, "ssh-username": "root", "ssh-password": INITIAL, "fingerprint": ["SHA256:of-another-host"]})
+        raise SystemExit("a target was made of a host that shows another key than the one compared")
+    except AssertionError as refused:
+        assert "another fingerprint" in str(refused), refused
+
     page.get_by_role("link", name="New target").click()
     page.wait_for_url("**/console/new/target")
     still(page)
