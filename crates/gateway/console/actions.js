@@ -111,6 +111,8 @@ export function help(row, after) {
   const run = (work) => async (event) => { await during(event.currentTarget, work); after(); };
   if (row.target_halted) return button("Trust host key", { sign: "shield", onclick: run(() => trust(row.target_name)) });
   if (row.state === "out_of_sync") return button("Repair", { sign: "wrench", onclick: run(() => repair(row.item_name)) });
+  // A reason that names the command which helps: here is its button.
+  if (/rotated-secret (repair|verify)/.test(row.last_rotation_error || "")) return button("Repair", { sign: "wrench", onclick: run(() => repair(row.item_name)) });
   if (row.state === "in_doubt") return button("Verify", { sign: "check", onclick: run(() => verify(row.item_name)) });
   if (row.state === "failed" || row.state === "overdue") return button("Rotate", { sign: "refresh", onclick: run(() => rotate(row.item_name)) });
   return null;

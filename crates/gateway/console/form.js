@@ -1,8 +1,8 @@
 // Forms drawn from the schemas of the operations: a new kind of target or a new parameter needs no change here.
 
 import { fresh, h, icon } from "./dom.js";
-import { schemaOf } from "./api.js";
-import { button, problem, sentence } from "./widgets.js";
+import { peek, schemaOf } from "./api.js";
+import { button, marked, problem, sentence } from "./widgets.js";
 
 // What the pages ask for in their own way, or what means nothing to a person.
 const HIDDEN = new Set(["token", "uid-token", "json", "skip-dry-run", "test-only", "fingerprint", "comment", "metadata", "item-custom-fields", "rotate-after-disconnect", "lock-during-sra-session"]);
@@ -25,9 +25,6 @@ export function label(name) {
   const text = words.join(" ");
   return text[0].toUpperCase() + text.slice(1);
 }
-
-/** What stands between backquotes is code. */
-const marked = (text) => text.split("`").map((part, n) => (n % 2 ? h("code", {}, part) : part));
 
 /** One field. `read` gives undefined where nothing was said. */
 function field(name, schema, required, value) {
@@ -74,7 +71,7 @@ function field(name, schema, required, value) {
     };
   }
   return {
-    name, node, input, read, rebase,
+    name, node, input, read, rebase, known: value !== undefined,
     changed: () => read() !== undefined,
     complain(text) {
       wrong.hidden = !text;
@@ -170,7 +167,7 @@ export function sample(policy) {
 function example(fields) {
   const place = h("code", { class: "sample" });
   const note = h("span", { class: "help" });
-  let defaults = { "password-length": 24, "use-lower-letters": true, "use-capital-letters": true, "use-numbers": true, "use-special-characters": true };
+  const defaults = { "password-length": 24, "use-lower-letters": true, "use-capital-letters": true, "use-numbers": true, "use-special-characters": true };
   const show = () => {
     const policy = { ...defaults };
     for (const name of Object.keys(defaults)) {
@@ -183,14 +180,20 @@ function example(fields) {
     const letters = Object.keys(SETS).filter((name) => policy[name]).reduce((sum, name) => sum + SETS[name].length, 0);
     note.textContent = text ? `An example, never used: ${policy["password-length"]} characters, about ${Math.floor(policy["password-length"] * Math.log2(letters))} bits.` : "No password can be made under these rules.";
   };
-  for (const name of Object.keys(defaults)) {
-    const one = fields.get(name);
-    if (!one) continue;
-    // What the account says stands in the fields, so that the example is what will be made.
-    if (one.input.type === "checkbox" && !one.input.checked) { one.input.checked = true; one.rebase(); }
-    if (one.input.type === "number" && !one.input.value) one.input.placeholder = "24";
-    one.input.addEventListener("input", show);
-  }
-  show();
+  // What the account says stands in the fields that nobody has changed, so that the example is what will be made.
+  const suggest = () => {
+    for (const name of Object.keys(defaults)) {
+      const one = fields.get(name);
+      if (one?.input.type === "checkbox" && !one.known && one.read() === undefined) { one.input.checked = defaults[name]; one.rebase(); }
+      if (one?.input.type === "number" && !one.known) one.input.placeholder = defaults[name];
+    }
+    show();
+  };
+  for (const name of Object.keys(defaults)) fields.get(name)?.input.addEventListener("input", show);
+  suggest();
+  peek("get-account-settings").then(({ general_settings: { password_policy: policy } }) => {
+    for (const name of Object.keys(defaults)) defaults[name] = policy[name.replaceAll("-", "_")] ?? defaults[name];
+    suggest();
+  }).catch(() => { /* the usual defaults stay */ });
   return h("div", { class: "example", "aria-live": "polite" }, h("span", { class: "label" }, "Example"), place, button("", { sign: "refresh", kind: "plain", name: "Another example", onclick: show }), note);
 }

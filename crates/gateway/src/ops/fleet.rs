@@ -2,6 +2,7 @@
 //!
 //! What must stay true: nobody is told, or counted, an item he may not know of.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
@@ -163,11 +164,13 @@ async fn line(
         "modification_date": shape::time(item.modified_at),
     });
     if let Some(rotator) = &item.rotator {
-        if !known.contains_key(&rotator.target) {
-            let target = targets::load(tx, ctx.id(), rotator.target).await?;
-            known.insert(rotator.target, (target.name.to_string(), target.halted));
-        }
-        let (target, halted) = &known[&rotator.target];
+        let (target, halted) = match known.entry(rotator.target) {
+            Entry::Occupied(there) => &*there.into_mut(),
+            Entry::Vacant(place) => {
+                let target = targets::load(tx, ctx.id(), rotator.target).await?;
+                &*place.insert((target.name.to_string(), target.halted))
+            }
+        };
         out["target_name"] = Value::from(target.as_str());
         out["kind"] = Value::from(rotator.kind.as_str());
         out["rotator_type"] = Value::from(rotator.rotator_type.as_str());
