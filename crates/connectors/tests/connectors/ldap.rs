@@ -255,3 +255,20 @@ async fn the_domains_refusals_are_sentences() {
     assert!(failure.class == FailureClass::Config && failure.message.contains("disabled"), "{failure:?}");
     DOMAIN.tool("user enable app3").expect("enables");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delegated_rotator_needs_reset_password_and_nothing_else() {
+    let server = Domain::start().expect("starts");
+    server.tool(&format!("user create deleg {INITIAL_PASSWORD}")).expect("creates");
+    let mut case = domain(&server, ActingAs::Target, "deleg", "app1");
+    assert_eq!(refused(&case).await.class, FailureClass::Privilege);
+    let shown = server.tool("user show deleg --attributes=objectSid").expect("shows");
+    let sid = shown.lines().find_map(|line| line.strip_prefix("objectSid: ")).expect("a SID");
+    // What the documented dsacls line grants: the extended right `Reset Password` on users below.
+    let right = "00299570-246d-11d0-a768-00aa006e0529;bf967aba-0de6-11d0-a285-00aa003049e2";
+    let grant = format!("dsacl set --objectdn=CN=Users,DC=corp,DC=test --sddl='(OA;CIIO;CR;{right};{sid})'");
+    server.tool(&grant).expect("grants");
+    let (new, outcomes, failed) = rotate(&mut case).await;
+    assert_eq!((outcomes.as_slice(), failed), (&TRIED[..], 0));
+    assert!(server.opens("app1", &new).expect("asks"));
+}
