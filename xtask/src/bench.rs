@@ -6,6 +6,7 @@
 mod crash;
 mod figure;
 mod fill;
+mod fragments;
 mod load;
 mod process;
 mod rotations;
@@ -25,6 +26,7 @@ const OPTIMISED: &str = "VOLVELLE_BENCH_OPTIMISED";
 /// What can be measured; `crash` takes long and runs only when it is named.
 const NAMES: &[(&str, &str)] = &[
     ("sealing", "sealing and opening one value in process"),
+    ("fragments", "reading and sealing through holders, and refreshing their fragments"),
     ("values", "reading values through the API, keys cached and not"),
     ("start", "start and memory with 100,000 secrets in the store"),
     ("rotations", "verified rotations over 40 real hosts"),
@@ -77,6 +79,9 @@ async fn measure(wanted: &[&str], kills: u32) -> Result<Report> {
     let is = |name: &str| if wanted.is_empty() { name != "crash" } else { wanted.contains(&name) };
     if is("sealing") {
         sealing::run(&mut report)?;
+    }
+    if is("fragments") {
+        fragments::run(&mut report).await?;
     }
     if is("values") || is("start") {
         let mut full = fill::Full::make(&mut report).await?;

@@ -21,6 +21,18 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
     ("/usr/lib/python3.11/ensurepip/__init__.py", "python3-venv"),
     ("/usr/bin/unshare", "util-linux"),
+    ("/usr/bin/openssl", "openssl"),
+    ("/usr/sbin/slapd", "slapd"),
+    ("/usr/bin/ldapsearch", "ldap-utils"),
+    ("/usr/sbin/samba", "samba"),
+    ("/usr/lib/x86_64-linux-gnu/samba/ldb/samba_dsdb.so", "samba-dsdb-modules"),
+    ("/usr/share/samba/setup/provision.ldif", "samba-ad-provision"),
+    ("/usr/lib/x86_64-linux-gnu/samba/vfs/acl_xattr.so", "samba-vfs-modules"),
+    ("/usr/sbin/winbindd", "winbind"),
+    ("/usr/bin/smbclient", "smbclient"),
+    ("/usr/bin/kinit", "krb5-user"),
+    ("/usr/lib/python3/dist-packages/markdown/__init__.py", "python3-markdown"),
+    ("/usr/bin/strace", "strace"),
 ];
 
 /// Installs the packages that are missing; asks nobody, changes nothing when all are there.

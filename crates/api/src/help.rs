@@ -19,6 +19,19 @@ pub enum Group {
 }
 
 impl Group {
+    /// The word for it in schemas (`x-group`).
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Rotation => "rotation",
+            Self::PasswordPolicy => "password-policy",
+            Self::Locking => "locking",
+            Self::SecureAccess => "secure-access",
+            Self::Compatibility => "compatibility",
+        }
+    }
+
     /// The heading.
     #[must_use]
     pub const fn heading(self) -> &'static str {
@@ -113,6 +126,9 @@ pub fn help_in(operation: &str, name: &str) -> Option<&'static str> {
         "path" if operation == "delete-items" => "folder to empty",
         "path" if operation == "describe-permissions" => "path asked about",
         "host" if operation == "target-trust-host-key" => "the one host of a linked target to look at",
+        "fingerprint" if is("create") => {
+            "fingerprint that was compared on the host: nothing is made if it shows another (repeatable)"
+        }
         "fingerprint" => "fingerprint that was compared on the host; without it the keys are only shown",
         "version" if is("delete") => "one old version to delete; -1 is the whole item",
         "version" if operation == "set-item-state" => "accepted; the state belongs to the whole item",
@@ -120,6 +136,16 @@ pub fn help_in(operation: &str, name: &str) -> Option<&'static str> {
         "key-data-base64" if is("repair") => "the private key the account really has, when somebody knows it (base64)",
         "max-versions" if is("account") => "versions kept of an item that says nothing, 1 to 300",
         "password-length" if is("account") => "length of generated passwords where nothing else is said, 5 to 128",
+        "path" if operation == "explain-access" => "path asked about",
+        "type" if operation == "explain-access" => {
+            "kind of rule: item-rule, target-rule, role-rule, auth-method-rule or search-rule"
+        }
+        "am-name" if operation == "explain-access" => "only this auth method",
+        "path" if operation == "folder-list" => "the folder; the root when left out",
+        "path" if operation == "item-search" => "only what lies in this folder",
+        "type" if operation == "item-search" => "rotated-secret or static-secret",
+        "filter" if operation == "item-search" => "list only names that hold this text, in any case",
+        "target-name" if operation == "item-search" => "only secrets on this target",
         "ttl" => "minutes the rule lives; 0 is for ever",
         _ => return None,
     })
@@ -180,6 +206,14 @@ fn own(name: &str) -> Option<&'static str> {
         "auto-pagination" => "enabled answers all at once, disabled one page",
         "pagination-token" => "next_page of the answer before",
         "limit" => "most entries to answer",
+        "state" => {
+            "only in this state: settled, new, rotating, failed, overdue, in_doubt, out_of_sync, disabled or static (repeatable)"
+        }
+        "kind" => "only on targets of this kind, such as ssh (repeatable)",
+        "sort" => "order: name, next, last, state or modified",
+        "descending" => "the other way round",
+        "days" => "days to look back and ahead, 1 to 90",
+        "test-only" => "test the connection and make nothing",
         "show-versions" => "also show the versions that are kept",
         "ignore-cache" => "read past every cache",
         "value" => "the secret value",
@@ -195,6 +229,7 @@ fn own(name: &str) -> Option<&'static str> {
         "force-deletion" => "delete although it is in use",
         "rotate-all-services" => "rotate the services of the account as well",
         "action" => "list only this operation, such as rotate_item",
+        "holder" => "index of the holder in the roster",
         "actor" => "list only what this access id did",
         "object" => "list only what was done to this path",
         "after" => "list only entries after this sequence number",

@@ -4,9 +4,9 @@ use schemars::Schema;
 use serde_json::{Map, Value, json};
 use volvelle_domain::connector::Declaration;
 
-use crate::help::{help_in, help_of};
+use crate::help::{Group, group_of, help_in, help_of};
 use crate::table::{
-    FIXED, LINKED_TARGET, ROTATED_COMMON, ROTATED_CREATE, ROTATED_UPDATE, TARGET_COMMON, TARGET_UPDATE,
+    FIXED, LINKED_TARGET, ROTATED_COMMON, ROTATED_CREATE, ROTATED_UPDATE, TARGET_COMMON, TARGET_CREATE, TARGET_UPDATE,
 };
 
 /// One operation of the wire API.
@@ -73,6 +73,7 @@ fn kind(ops: &mut Vec<Operation>, decl: &Declaration) {
         let mut schema = parse(ROTATED_COMMON);
         merge(&mut schema, parse(own));
         merge(&mut schema, (properties(&decl.secret), Vec::new()));
+        choices(&mut schema.0, decl);
         if let [_] = decl.rotator_types {
             schema.1.retain(|required| required != "rotator-type");
         }
@@ -90,8 +91,22 @@ fn kind(ops: &mut Vec<Operation>, decl: &Declaration) {
     }
 }
 
+/// Says what a rotated secret of this kind may choose from, each choice with its meaning.
+fn choices(properties: &mut Map<String, Value>, decl: &Declaration) {
+    let types = decl.rotator_types.iter().map(|t| json!({"value": t.name, "meaning": t.summary})).collect();
+    let acting = json!([
+        {"value": "use-user-creds", "meaning": "the account changes its own credential"},
+        {"value": "use-target-creds", "meaning": "the target's privileged account makes the change"},
+    ]);
+    for (name, choices) in [("rotator-type", types), ("authentication-credentials", acting)] {
+        if let Some(property) = properties.get_mut(name) {
+            property["x-choices"] = choices;
+        }
+    }
+}
+
 fn target(ops: &mut Vec<Operation>, kind: &str, own: Parts, what: &str) {
-    for (verb, more, does) in [("create", "", "Makes"), ("update", TARGET_UPDATE, "Changes")] {
+    for (verb, more, does) in [("create", TARGET_CREATE, "Makes"), ("update", TARGET_UPDATE, "Changes")] {
         let mut schema = parse(TARGET_COMMON);
         merge(&mut schema, own.clone());
         merge(&mut schema, parse(more));
@@ -134,6 +149,10 @@ fn op(
     for (param, property) in &mut schema.0 {
         if let Some(help) = help_in(name, param) {
             property["description"] = Value::from(help);
+        }
+        let group = group_of(param);
+        if group != Group::Own {
+            property["x-group"] = Value::from(group.word());
         }
     }
     let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();

@@ -4,11 +4,13 @@
 /// Parameters of every rotated secret.
 pub const ROTATED_COMMON: &str = "name:str*,rotated-username:str,rotated-password:str!,authentication-credentials:str,same-password:bool,skip-dry-run:bool,description:str,item-custom-fields:map,auto-rotate:bool,rotation-interval:int,rotation-hour:int,rotation-cron:str,rotation-time-zone:str,rotation-event-in:list,rotate-on-unlock:bool,rotate-after-disconnect:bool,password-length:int,use-lower-letters:bool,use-capital-letters:bool,use-numbers:bool,use-special-characters:bool,lock-on-read:bool,lock-ttl:int,max-versions:int,delete_protection:bool,lock-during-sra-session:bool,host-provider:str,key:str,target:list,ara-enabled:bool,enable-agentic-runtime-authority:bool,enable-ai-quorum:bool,input-rule:list,output-rule:list,secure-access-enable:bool,secure-access-host:list,secure-access-allow-external-user:bool,secure-access-bastion-issuer:str,secure-access-certificate-issuer:str,secure-access-enforce-hosts-restriction:bool,secure-access-rdp-domain:str,secure-access-rdp-user:str,secure-access-ssh-creds:str,secure-access-ssh-user:str,secure-access-target-type:str,secure-access-url:str,secure-access-web:bool,secure-access-web-browsing:bool,secure-access-web-proxy:bool";
 /// What only a creation takes.
-pub const ROTATED_CREATE: &str = "target-name:str*,rotator-type:str*,tags:list";
+pub const ROTATED_CREATE: &str = "target-name:str*,rotator-type:str*,tags:list,test-only:bool";
 /// What only an update takes.
 pub const ROTATED_UPDATE: &str = "rotator-type:str,add-tag:list,rm-tag:list,new-name:str,keep-prev-version:bool";
 /// Parameters of every target.
 pub const TARGET_COMMON: &str = "name:str*,description:str,comment:str,delete_protection:bool,key:str,lock-on-read:bool,lock-ttl:int,max-versions:int,rotate-on-unlock:bool";
+/// What only the creation of a target takes.
+pub const TARGET_CREATE: &str = "fingerprint:list,test-only:bool";
 /// What only an update of a target takes.
 pub const TARGET_UPDATE: &str =
     "new-name:str,new-comment:str,keep-prev-version:bool,update-version:bool,add-hosts:str,rm-hosts:str";
@@ -20,6 +22,7 @@ pub const FIXED: &[&str] = &[
     "auth | auth | 200 | Signs in and gives a token | {token, expiration, creds} | access-id:str,access-key:str!,access-type:str=access_key",
     "validate-token | validate-token | 200 | Says whether a token is valid | {is_valid, expiration, ttl, reason} |",
     "revoke-token | revoke-token | 200 | Ends a token at once | {} |",
+    "revoke-all-tokens | revoke-all-tokens | 200 | Ends every token of yours at once, sessions of the console too | {revoked} |",
     "auth-method-create-api-key create-auth-method | auth-method create api-key | 201 | Makes an API key | {name, access_id, access_key} | name:str*,description:str,access-expires:int,allowed-client-type:list,audit-logs-claims:list,bound-ips:list,delete_protection:bool,expiration-event-in:list,force-sub-claims:bool,gw-bound-ips:list,jwt-ttl:int,product-type:list",
     "auth-method-update-api-key update-auth-method | auth-method update api-key | 201 | Changes an API key's settings | {name} | name:str*,new-name:str,description:str,access-expires:int,allowed-client-type:list,audit-logs-claims:list,bound-ips:list,delete_protection:bool,expiration-event-in:list,force-sub-claims:bool,gw-bound-ips:list,jwt-ttl:int,product-type:list",
     "auth-method-get get-auth-method | auth-method get | 200 | Shows an auth method | AuthMethod | name:str*",
@@ -37,6 +40,7 @@ pub const FIXED: &[&str] = &[
     "update-assoc | role update-assoc | 200 | Changes an association | {} | assoc-id:str*,sub-claims:map,case-sensitive:bool",
     "delete-assoc | role delete-assoc | 200 | Takes a role from an auth method | {} | assoc-id:str*",
     "describe-permissions | describe-permissions | 200 | Says what you may do on a path | {client_permissions} | path:str*,type:str*",
+    "explain-access | explain-access | 200 | Says who may do what on a path, and through which roles | {path, identities, complete} | path:str*,type:str=item-rule,am-name:str",
     "target-get get-target | target get | 200 | Shows a target without its secrets | Target | name:str*,show-versions:bool",
     "target-get-details get-target-details | target get-details | 200 | Shows a target with its secrets | {target, value} | name:str*,show-versions:bool,target-version:int",
     "target-list list-targets | target list | 200 | Lists targets | {targets, next_page} | filter:str,pagination-token:str,type:list",
@@ -53,6 +57,8 @@ pub const FIXED: &[&str] = &[
     "rotation-list | rotated-secret history | 200 | Lists the rotations of a secret | {rotations, next_page} | name:str*,pagination-token:str,limit:int",
     "describe-item | item describe | 200 | Shows an item | Item | name:str*,item-id:int,display-id:str,show-versions:bool,gateway-details:bool,services-details:bool,bastion-details:bool,accessibility:str=regular",
     "list-items | item list | 200 | Lists items | {items, folders, has_next, next_page} | path:str,filter:str,tag:str,type:list,sub-types:list,current-folder:bool,minimal-view:bool,modified-after:int,auto-pagination:str=enabled,pagination-token:str,accessibility:str=regular",
+    "item-search | item search | 200 | Finds items by state, kind, target or tag, in any order | {items, total, states, next_page} | filter:str,path:str,state:list,kind:list,target-name:str,tag:str,type:list,sort:str=name,descending:bool,pagination-token:str,limit:int",
+    "folder-list | item folders | 200 | Lists the folders right below a folder | {folders, next_page} | path:str,pagination-token:str",
     "update-item | item update | 200 | Changes an item | {updated} | name:str*,new-name:str,description:str=default_metadata,new-metadata:str=default_metadata,add-tag:list,rm-tag:list,delete_protection:bool,max-versions:int,lock-on-read:bool,lock-ttl:int,rotate-on-unlock:bool,item-custom-fields:map,accessibility:str=regular",
     "delete-item | item delete | 200 | Deletes an item | {item_id, item_name, version_deleted, deletion_date} | name:str*,version:int=-1,delete-immediately:bool,delete-in-days:int=7,accessibility:str=regular",
     "delete-items | item delete-many | 200 | Deletes many items | {path, deleted_items, failed_deleted_items} | path:str,item:list",
@@ -66,7 +72,13 @@ pub const FIXED: &[&str] = &[
     "rollback-secret | secret rollback | 200 | Makes an older version current again | {name, version} | name:str*,old-version:int*,accessibility:str=regular",
     "get-account-settings | account settings | 200 | Shows the account's settings | settings |",
     "update-account-settings | account update-settings | 200 | Changes the account's settings | {updated} | company-name:str,jwt-ttl-default:int,jwt-ttl-min:int,jwt-ttl-max:int,default-versioning:bool,max-versions:int,force-new-versions:bool,item-type:str,max-rotation-interval:int,max-rotation-interval-enable:bool,item-locking-enabled:bool,default-key-name:str,password-length:int,use-lower-letters:bool,use-capital-letters:bool,use-numbers:bool,use-special-characters:bool",
+    "account-overview | account overview | 200 | Shows how all secrets are doing: counts, failures, rotations of a month back and a month ahead | {states, oldest, trouble, rotating, past, coming} | days:int=30",
+    "holder-list | account holders | 200 | Lists the fragment holders and whether they answer | {holders} |",
     "account-create | account create | 201 | Makes another account with a key of its own | {account_id, access_id, access_key} | name:str*",
+    "fragments-status | fragments status | 200 | Shows the fragment holders | {threshold, epoch, refreshed_at, holders} |",
+    "fragments-refresh | fragments refresh | 200 | Replaces every fragment; records and keys stay | {keys, epoch, failed} |",
+    "fragments-repair | fragments repair | 200 | Restores the fragments of a holder | {holder, restored, sound, failed} | holder:int*",
+    "fragments-doctor | fragments doctor | 200 | Says what is wrong with the holders | {findings} |",
     "audit-list | audit list | 200 | Lists the audit trail | {entries, next_page} | actor:str,action:str,object:str,after:str,pagination-token:str,limit:int",
     "audit-verify | audit verify | 200 | Checks the hash chain of the audit trail | {entries, broken_at} |",
 ];

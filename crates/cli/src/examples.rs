@@ -44,6 +44,25 @@ pub fn lines(operation: &str) -> &'static [&'static str] {
             "    --rotator-type password --rotated-username root \\",
             "    --authentication-credentials use-target-creds --auto-rotate --rotation-interval 30",
         ],
+        "target-create-ldap" => &[
+            "volvelle target create ldap -n /prod/directory --ldap-url ldaps://ldap.example.org \\",
+            "    --bind-dn cn=rotator,ou=services,dc=example,dc=org --bind-dn-password --ldap-ca-cert @ca.pem",
+        ],
+        "rotated-secret-create-ldap" => &[
+            "volvelle rotated-secret create ldap -n /prod/app1 --target-name /prod/directory \\",
+            "    --rotator-type ldap --rotated-username app1 --user-attribute uid \\",
+            "    --authentication-credentials use-target-creds",
+        ],
+        "target-create-windows" => &[
+            "volvelle target create windows -n /prod/win1 --hostname win1 --username Administrator --password",
+            "volvelle target create windows -n /prod/corp --hostname dc1.corp.example --port 636 \\",
+            "    --domain corp.example --username rotator --password --certificate @ca.pem",
+        ],
+        "rotated-secret-create-windows" => &[
+            "volvelle rotated-secret create windows -n /prod/svc-web --target-name /prod/corp \\",
+            "    --rotator-type password --rotated-username svc-web \\",
+            "    --authentication-credentials use-target-creds --services 'W3Worker@web1,W3Worker@web2'",
+        ],
         "rotated-secret-get-value" => &[
             "volvelle rotated-secret get-value -n /prod/web1-root",
             "volvelle rotated-secret get-value -n /prod/web1-root --jsonpath '$.value.password'",

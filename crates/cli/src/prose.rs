@@ -129,6 +129,13 @@ fn access(operation: &str, name: &str, params: &Map<String, Value>, answer: &Val
             field("access_key")
         ),
         "update-account-settings" => "The account's settings were successfully updated".to_owned(),
+        "fragments-refresh" => {
+            format!("The fragments of {} keys were refreshed; the newest epoch is {}", answer["keys"], answer["epoch"])
+        }
+        "fragments-repair" => format!(
+            "Holder {} was repaired: {} fragments restored, {} were sound",
+            answer["holder"], answer["restored"], answer["sound"]
+        ),
         "audit-verify" if answer["valid"] == true => {
             format!("The audit trail is whole: {} entries, each chained to the one before", answer["entries"])
         }
@@ -172,6 +179,12 @@ pub fn verdict(operation: &str, answer: &Value) -> Result<(), Failed> {
         "audit-verify" if answer["valid"] == false => {
             let hint = "entries from there on cannot be trusted; compare with copies kept elsewhere";
             Err(Failed::with(ERROR, format!("the chain is broken at entry {}", answer["broken_at"]), hint))
+        }
+        "fragments-refresh" | "fragments-repair" if answer["failed"].as_object().is_some_and(|f| !f.is_empty()) => {
+            Err(Failed::with(UNREACHABLE, "not every key was done", "run `volvelle fragments status`"))
+        }
+        "fragments-doctor" if answer["findings"].as_array().into_iter().flatten().any(|f| f["severity"] == "error") => {
+            Err(Failed::with(UNREACHABLE, "a holder needs help", ""))
         }
         "delete-items" if answer["failed_deleted_items"].as_object().is_some_and(|failed| !failed.is_empty()) => {
             Err(Failed::with(ERROR, "not everything was deleted", ""))

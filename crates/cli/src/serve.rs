@@ -77,6 +77,7 @@ pub fn dev(leaf: &ArgMatches) -> Result<(), Failed> {
         let shown = dir.display().to_string();
         let ready = move |url: &str| {
             print::note(&format!("volvelle is ready at {url}"));
+            print::note(&format!("the console is at {url}/console"));
             print::note(&format!("the administrator's key is in {shown}/admin.json; in another terminal:"));
             print::note(&format!("  volvelle --data-dir {shown} target list"));
         };

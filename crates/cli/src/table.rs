@@ -119,9 +119,10 @@ fn painted(cell: Cell, colour: Option<Colour>) -> Cell {
 /// The colour of a status, a stage, an outcome or a verdict.
 pub fn colour(word: &str) -> Option<Colour> {
     Some(match word {
-        "rotated" | "done" | "valid" | "fine" | "adopted" | "reapplied" | "ok" => Colour::Green,
-        "failed" | "out of sync" | "invalid" | "halted" | "denied" | "error" => Colour::Red,
-        "partly rotated" | "in doubt" | "unknown" | "disabled" | "rotating" => Colour::Yellow,
+        "rotated" | "done" | "valid" | "fine" | "adopted" | "reapplied" | "ok" | "up" => Colour::Green,
+        "failed" | "out of sync" | "invalid" | "halted" | "denied" | "error" | "down" | "lost" | "stale"
+        | "quarantined" => Colour::Red,
+        "partly rotated" | "in doubt" | "unknown" | "disabled" | "rotating" | "warning" => Colour::Yellow,
         _ => return None,
     })
 }
@@ -273,6 +274,18 @@ const HOSTS: Columns = &[
     ("WHY", From::With(|row| ["why", "message"].iter().filter_map(|f| row[*f].as_str()).collect::<Vec<_>>().join(" "))),
 ];
 
+const HOLDERS: Columns = &[
+    ("HOLDER", From::Text("/index")),
+    ("STATUS", From::Status("/state")),
+    ("EPOCH", From::Text("/epoch")),
+    ("REFRESHED", From::Time("/refreshed_at")),
+    ("PROGRAM", From::Text("/software")),
+    ("WHY", From::Text("/detail")),
+];
+
+const FINDINGS: Columns =
+    &[("SEVERITY", From::Status("/severity")), ("WHAT", From::Text("/message")), ("WHAT TO DO", From::Text("/hint"))];
+
 const FAILURES: Columns = &[("NAME", From::Text("/name")), ("REASON", From::Text("/error"))];
 
 const VERSIONS: Columns = &[
@@ -310,6 +323,9 @@ pub fn of(operation: &str, answer: &Value) -> Option<Rows> {
             answer["hosts"].as_array().filter(|hosts| !hosts.is_empty())?;
             ("hosts", HOSTS, "")
         }
+        "fragments-status" => ("holders", HOLDERS, "there are no holders"),
+        "fragments-doctor" => ("findings", FINDINGS, "nothing is wrong with the holders"),
+        "fragments-refresh" | "fragments-repair" => return failures(&answer["failed"]),
         "delete-items" => return failures(&answer["failed_deleted_items"]),
         "get-tags" => return None,
         _ => return None,

@@ -49,7 +49,7 @@ impl Scope {
 /// The groups of the overview, each with its commands.
 const OVERVIEW: &[(&str, &[&str])] = &[
     ("Secrets", &["rotated-secret", "target", "secret", "item"]),
-    ("Access", &["role", "auth-method", "describe-permissions", "account", "audit"]),
+    ("Access", &["role", "auth-method", "describe-permissions", "explain-access", "account", "audit"]),
     (
         "Session",
         &[
@@ -60,9 +60,10 @@ const OVERVIEW: &[(&str, &[&str])] = &[
             "auth",
             "validate-token",
             "revoke-token",
+            "revoke-all-tokens",
         ],
     ),
-    ("Server", &["dev", "gateway"]),
+    ("Server", &["dev", "gateway", "fragments"]),
     ("Tools", &["completions", "man"]),
 ];
 
@@ -164,6 +165,7 @@ fn about_noun(path: &str) -> String {
         "auth-method" => "Identities that sign in, and their keys".to_owned(),
         "account" => "The account's settings; more accounts".to_owned(),
         "audit" => "The audit trail".to_owned(),
+        "fragments" => "The fragment holders: status, refresh, repair".to_owned(),
         _ => match path.rsplit_once(' ') {
             Some((noun, "create")) => format!("Makes a {}, by kind", noun.replace('-', " ")),
             Some((noun, "update")) => format!("Changes a {}, by kind", noun.replace('-', " ")),

@@ -24,20 +24,27 @@ async fn the_official_python_sdk_completes_the_flow() -> Result<()> {
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(text.contains("flow complete"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(sdk()?).arg(workspace.join("tests/sdk/openapi.py")).arg(&gateway.admin.url).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(text.contains("openapi valid"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    println!("{}", text.trim());
     Ok(())
 }
 
-/// A virtual environment with the SDK, made once in the target folder.
+/// A virtual environment with the SDK and a validator of OpenAPI documents, made once in the target folder.
 fn sdk() -> Result<PathBuf> {
     let program = built_program("volvelle")?;
     let venv = program.parent().and_then(Path::parent).context("the target folder")?.join("sdk-venv");
     let python = venv.join("bin/python");
     let installed = |python: &Path| {
-        Command::new(python).args(["-c", "import akeyless"]).output().is_ok_and(|output| output.status.success())
+        Command::new(python)
+            .args(["-c", "import akeyless, openapi_spec_validator"])
+            .output()
+            .is_ok_and(|output| output.status.success())
     };
     if !installed(&python) {
         run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-        run(Command::new(venv.join("bin/pip")).args(["install", "-q", "akeyless"]))?;
+        run(Command::new(venv.join("bin/pip")).args(["install", "-q", "akeyless", "openapi-spec-validator"]))?;
         ensure!(installed(&python), "the SDK was installed but cannot be imported");
     }
     Ok(python)

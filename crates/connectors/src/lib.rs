@@ -4,7 +4,9 @@
 
 pub mod aws;
 pub mod custom;
+pub mod ldap;
 pub mod ssh;
+pub mod windows;
 
 use std::sync::Arc;
 
@@ -17,7 +19,13 @@ pub struct Registry(Vec<Arc<dyn Connector>>);
 /// Every kind there is.
 #[must_use]
 pub fn registry() -> Registry {
-    Registry(vec![Arc::new(ssh::Ssh::default()), Arc::new(aws::Aws::default()), Arc::new(custom::Custom::default())])
+    Registry(vec![
+        Arc::new(ssh::Ssh::default()),
+        Arc::new(aws::Aws::default()),
+        Arc::new(custom::Custom::default()),
+        Arc::new(ldap::Ldap::default()),
+        Arc::new(windows::Windows::default()),
+    ])
 }
 
 impl Registry {

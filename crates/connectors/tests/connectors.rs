@@ -28,10 +28,18 @@ mod faults;
 mod hooks;
 #[path = "connectors/keys.rs"]
 mod keys;
+#[path = "connectors/ldap.rs"]
+mod ldap;
+#[path = "connectors/ldap_conformance.rs"]
+mod ldap_conformance;
 #[path = "connectors/proxy.rs"]
 mod proxy;
 #[path = "connectors/ssh_conformance.rs"]
 mod ssh_conformance;
+#[path = "connectors/windows.rs"]
+mod windows;
+#[path = "connectors/winrm.rs"]
+mod winrm;
 
 struct Os;
 
@@ -292,6 +300,10 @@ async fn a_host_key_given_by_the_user_is_enforced() {
     let ssh = registry().get("ssh").expect("is there");
     let learned = ssh.learn_identity(&case.target, Duration::from_secs(10)).await;
     assert_eq!(learned.expect_err("another key").class, FailureClass::PeerIdentity);
+    // A host that is down yet needs not be asked for what was given.
+    case.target.plain.insert("port".into(), json!("1"));
+    let given = ssh.learn_identity(&case.target, Duration::from_secs(10)).await.expect("the key that was given");
+    assert_eq!(given.expect("a key").public_key, other);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -277,6 +277,15 @@ pub struct ProbeReport {
     pub failed_logins: u32,
 }
 
+/// Something that logs on with an account, such as a service, and was given the account's new credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dependent {
+    /// What and where it is, as `services_details` shows it; never a value.
+    pub shown: Map<String, Value>,
+    /// Why it did not get the credential.
+    pub failure: Option<Failure>,
+}
+
 /// One kind of target.
 #[async_trait]
 pub trait Connector: Send + Sync + 'static {
@@ -343,6 +352,12 @@ pub trait Connector: Send + Sync + 'static {
     /// How long one call of the target may take, if the secret's parameters say so.
     fn patience(&self, _params: &Map<String, Value>) -> Option<Duration> {
         None
+    }
+
+    /// Hands a credential that was witnessed on to whatever logs on with the account elsewhere. A failure of one keeps nobody else
+    /// from it, and the rotation stands. Idempotent.
+    async fn hand_on(&self, _call: &Call<'_>, _credential: &Credential) -> Vec<Dependent> {
+        Vec::new()
     }
 
     /// Whether the target makes credentials of this rotator type itself, several of which open the account at a time. Then

@@ -136,6 +136,16 @@ pub enum RotatorStatus {
     OutOfSync,
 }
 
+impl Item {
+    /// A secret that is to be rotated on unlocking is due no later than its lock ends, whether anybody unlocks it or not.
+    pub fn plan_lock_end(&mut self) {
+        let Some(lock) = self.locking.held.as_ref().filter(|_| self.locking.rotate_on_unlock) else { return };
+        if let Some(rotator) = self.rotator.as_mut() {
+            rotator.next_rotation_at = Some(rotator.next_rotation_at.map_or(lock.until, |due| due.min(lock.until)));
+        }
+    }
+}
+
 /// `lock-on-read` and its relatives.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -148,6 +158,14 @@ pub struct Locking {
     pub rotate_on_unlock: bool,
     /// The present lock.
     pub held: Option<Lock>,
+}
+
+impl Locking {
+    /// The lock, unless its time is over.
+    #[must_use]
+    pub fn held_at(&self, now: Micros) -> Option<&Lock> {
+        self.held.as_ref().filter(|lock| lock.until > now)
+    }
 }
 
 /// A held lock.

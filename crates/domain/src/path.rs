@@ -52,6 +52,20 @@ impl ItemPath {
         Ok(Self(path))
     }
 
+    /// Whether `text` is written as [`Self::parse`] would write it. A text with other letters than ASCII may be one and yet not
+    /// be found to be.
+    #[must_use]
+    pub fn is_plain(text: &str) -> bool {
+        let mut before = b'x';
+        let plain = text.len() <= Self::MAX
+            && text.bytes().enumerate().all(|(n, byte)| {
+                let fits = if n == 0 { byte == b'/' } else { !(byte == b'/' && before == b'/') };
+                before = byte;
+                fits && byte != b'*' && matches!(byte, b' '..=b'~')
+            });
+        plain && text.len() > 1 && before != b'/'
+    }
+
     /// The path with its leading slash.
     #[must_use]
     pub fn as_str(&self) -> &str {

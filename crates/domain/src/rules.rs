@@ -105,6 +105,33 @@ pub fn capabilities(roles: &[Role], asker: &Asker<'_>, rule_type: &str, path: &s
     granted
 }
 
+/// The rules that speak about `path` to the asker, each with its role and the association that brings it: why
+/// [`capabilities`] answers as it does.
+#[must_use]
+pub fn speaking<'r>(
+    roles: &'r [Role],
+    asker: &Asker<'_>,
+    rule_type: &str,
+    path: &str,
+) -> Vec<(&'r Role, &'r RoleAssoc, &'r RoleRule)> {
+    let path: Vec<char> = path.chars().collect();
+    let mut found = Vec::new();
+    for role in roles {
+        for assoc in role.assocs.iter().filter(|assoc| association_applies(assoc, asker)) {
+            let live = |rule: &&RoleRule| rule.rule_type == rule_type && is_live(rule, asker.now);
+            let matching = |rule: &&RoleRule| path_matches(&rule.path, &path, asker.claims, assoc.case_sensitive);
+            found.extend(role.rules.iter().filter(live).filter(matching).map(|rule| (role, assoc, rule)));
+        }
+    }
+    found
+}
+
+/// When the rule's life ends, if it does.
+#[must_use]
+pub fn ends_at(rule: &RoleRule) -> Option<Micros> {
+    end(rule)
+}
+
 /// Whether everything that `rule` grants, to whomever and for as long as it lives, the asker has already. Careful rather than
 /// exact: it may say no to what he has, never yes to what he has not. Rights that come from his claims he cannot pass on.
 #[must_use]

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use frost_ristretto255::Identifier;
+use frost_ristretto255::keys::PublicKeyPackage;
 use frost_ristretto255::keys::dkg::{self, round1, round2};
 use rand_core::OsRng;
 use sha2::{Digest as _, Sha256};
@@ -37,7 +38,7 @@ pub struct Outcome {
     pub transcript: [u8; 32],
 }
 
-fn identifier(index: u8) -> Result<Identifier, Error> {
+pub(crate) fn identifier(index: u8) -> Result<Identifier, Error> {
     Identifier::try_from(u16::from(index)).map_err(|_| Error::KeyGeneration(Some(index)))
 }
 
@@ -98,24 +99,20 @@ pub fn round3(
         .map_err(|error| Error::KeyGeneration(culprit(&error)))?;
     let share = PrfShare::from_bytes(&key.signing_share().serialize())?;
     let group = PublicShare::from_bytes(&publics.verifying_key().serialize().map_err(|_| Error::KeyGeneration(None))?)?;
-    let mut by_index = BTreeMap::new();
-    for i in state.first.keys() {
-        let public = publics.verifying_shares().get(&identifier(*i)?).ok_or(Error::KeyGeneration(Some(*i)))?;
-        by_index.insert(*i, PublicShare::from_bytes(&public.serialize().map_err(|_| Error::KeyGeneration(None))?)?);
-    }
+    let by_index = public_shares(&publics, state.first.keys())?;
     if by_index.get(&index) != Some(&share.public()) {
         return Err(Error::KeyGeneration(Some(index)));
     }
-    let transcript = transcript(context, &state.first, &group, &by_index);
+    let transcript = transcript((b"FDK-dkg-v1", context), &state.first, &group, &by_index);
     Ok(Outcome { share, group, publics: by_index, transcript })
 }
 
-fn culprit(error: &frost_ristretto255::Error) -> Option<u8> {
+pub(crate) fn culprit(error: &frost_ristretto255::Error) -> Option<u8> {
     let bytes = error.culprits().first()?.serialize();
     bytes.first().copied().filter(|index| (1..=MOST_HOLDERS).contains(index))
 }
 
-fn first_packages(packages: &BTreeMap<u8, Vec<u8>>) -> Result<BTreeMap<Identifier, round1::Package>, Error> {
+pub(crate) fn first_packages(packages: &BTreeMap<u8, Vec<u8>>) -> Result<BTreeMap<Identifier, round1::Package>, Error> {
     packages
         .iter()
         .map(|(index, bytes)| {
@@ -125,14 +122,29 @@ fn first_packages(packages: &BTreeMap<u8, Vec<u8>>) -> Result<BTreeMap<Identifie
         .collect()
 }
 
-fn transcript(
-    context: &[u8],
+/// The public shares of these holders.
+pub(crate) fn public_shares<'a>(
+    package: &PublicKeyPackage,
+    indices: impl Iterator<Item = &'a u8>,
+) -> Result<BTreeMap<u8, PublicShare>, Error> {
+    indices
+        .map(|i| {
+            let public = package.verifying_shares().get(&identifier(*i)?).ok_or(Error::KeyGeneration(Some(*i)))?;
+            let bytes = public.serialize().map_err(|_| Error::KeyGeneration(Some(*i)))?;
+            Ok((*i, PublicShare::from_bytes(&bytes)?))
+        })
+        .collect()
+}
+
+/// SHA-256 of what all must agree on, for one kind of agreement.
+pub(crate) fn transcript(
+    (kind, context): (&[u8], &[u8]),
     first: &BTreeMap<u8, Vec<u8>>,
     group: &PublicShare,
     publics: &BTreeMap<u8, PublicShare>,
 ) -> [u8; 32] {
     let mut hash = Sha256::new();
-    hash.update(b"FDK-dkg-v1");
+    hash.update(kind);
     hash.update(u64::try_from(context.len()).unwrap_or(u64::MAX).to_be_bytes());
     hash.update(context);
     for (index, package) in first {

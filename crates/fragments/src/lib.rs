@@ -6,13 +6,19 @@
 //! ([`combine`]), from which the record's key is derived ([`record`]). This is the function of Naor, Pinkas and Reingold
 //! (EUROCRYPT 1999); proofs are those of RFC 9497, hashing is that of RFC 9380.
 //!
+//! Fragments are replaced ([`refresh`], by the rules of [`epoch`]) and restored ([`repair`]) without touching a record.
+//!
 //! Absent: network, disk, policy. No function takes two fragments.
 
 pub mod combine;
 pub mod dkg;
+pub mod epoch;
 pub mod place;
 pub mod proof;
+pub mod publics;
 pub mod record;
+pub mod refresh;
+pub mod repair;
 pub mod share;
 
 pub use combine::{Combined, Weights, combine};
@@ -52,6 +58,9 @@ pub enum Error {
     /// The key generation was given something that does not belong together; the culprit's index if it is known.
     #[error("the key generation failed{}", .0.map(|i| format!(": holder {i} sent a wrong package")).unwrap_or_default())]
     KeyGeneration(Option<u8>),
+    /// What the helpers sent gives another fragment than the lost one.
+    #[error("the repaired fragment does not fit its public share: a helper sent a wrong part")]
+    Repair,
     /// The operating system gave no randomness, or the cryptographic library refused.
     #[error("the cryptographic library failed")]
     Library,

@@ -102,6 +102,13 @@ pub(crate) fn encode(place: &Place, key_id: u32, salt: &[u8]) -> Result<Vec<u8>,
     Ok(x)
 }
 
+/// The tenant in the bytes that [`encode`] wrote.
+pub(crate) fn realm(x: &[u8]) -> [u8; 16] {
+    let mut realm = [0; 16];
+    realm.copy_from_slice(&x[6..22]);
+    realm
+}
+
 fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Error> {
     bytes.try_into().map_err(|_| Error::Encoding("the input"))
 }

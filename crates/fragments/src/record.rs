@@ -101,6 +101,12 @@ impl Bound {
         &self.bytes[..self.bytes.len() - 1]
     }
 
+    /// The tenant.
+    #[must_use]
+    pub fn realm(&self) -> [u8; 16] {
+        place::realm(&self.bytes)
+    }
+
     /// What the record's key is known by: the input, and whose legs take part.
     #[must_use]
     pub fn name(&self) -> &[u8] {

@@ -1,5 +1,10 @@
 //! Keys made by the distributed generation, used as holders and gateway use them.
 
+#[path = "fragments/epochs.rs"]
+mod epochs;
+#[path = "fragments/renewal.rs"]
+mod renewal;
+
 use std::collections::BTreeMap;
 
 use volvelle_fragments::combine::coefficients;

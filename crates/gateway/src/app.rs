@@ -3,14 +3,17 @@
 //! What must stay true: nothing remembered is used without its stamp being compared with the database, either before the
 //! operation or, for reads of values, in the transaction of their audit entry.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use hyper::StatusCode;
+use metrics::Histogram;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
-use volvelle_api::{Operation, quirks};
+use volvelle_api::Operation;
 use volvelle_connectors::Registry;
 use volvelle_domain::Secret;
 use volvelle_domain::account::Account;
@@ -23,16 +26,14 @@ use crate::credentials;
 use crate::ctx::Ctx;
 use crate::error::ApiError;
 use crate::ops;
-use crate::params::{Params, bad};
-use crate::reading::Shelf;
-use crate::server::{Call, Operations};
+use crate::params::Params;
+use crate::reading::{self, Shelf, Wanted};
+use crate::server::{Answer, Call, Operations};
 use crate::throttle::Throttle;
 use crate::trail::{Stamp, Trail};
 
-/// Most tokens remembered per account.
-const MOST_TOKENS: usize = 20_000;
-/// Most decisions remembered per token.
-const MOST_PATHS: usize = 10_000;
+/// Most tokens remembered.
+const MOST_TOKENS: usize = 100_000;
 
 /// Who calls.
 pub struct Caller {
@@ -46,25 +47,8 @@ pub struct Caller {
     pub expires_at: Micros,
     /// What is stored of the token.
     pub token_hash: [u8; 32],
-    /// Paths this caller was found to be allowed to read; good for as long as the view it belongs to.
-    readable: RwLock<HashSet<String>>,
-}
-
-impl Caller {
-    /// Whether it was decided before that this caller may read the item at `path`.
-    #[must_use]
-    pub fn is_known_reader(&self, path: &str) -> bool {
-        read(&self.readable).contains(path)
-    }
-
-    /// Remembers such a decision.
-    pub fn note_reader(&self, path: &str) {
-        let mut readable = write(&self.readable);
-        if readable.len() >= MOST_PATHS {
-            readable.clear();
-        }
-        readable.insert(path.to_owned());
-    }
+    /// Unlike that of any other caller of this process.
+    pub serial: u64,
 }
 
 /// What is known of one account at one stamp.
@@ -77,7 +61,6 @@ pub struct View {
     pub roles: Arc<Vec<Role>>,
     /// Whether no rule ends by itself, so that a decision holds as long as the roles are the same.
     pub timeless: bool,
-    callers: Arc<RwLock<HashMap<[u8; 32], Arc<Caller>>>>,
     /// Items ready to be read.
     pub shelf: Shelf,
 }
@@ -90,9 +73,38 @@ impl View {
             account: Arc::clone(&self.account),
             roles: Arc::clone(&self.roles),
             timeless: self.timeless,
-            callers: Arc::clone(&self.callers),
             shelf: Shelf::default(),
         }
+    }
+}
+
+/// The view of one account; there is none until somebody asks, and after a change.
+#[derive(Default)]
+struct Slot(RwLock<Option<Arc<View>>>);
+
+/// A caller as he was at one generation of his account.
+struct Known {
+    caller: Arc<Caller>,
+    generation: i64,
+    slot: Arc<Slot>,
+}
+
+/// Takes the beginning of what is hashed already. Only tokens that were found in the database are kept under it, so that nobody
+/// can choose what collides.
+#[derive(Default)]
+struct Beginning(u64);
+
+impl Hasher for Beginning {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 ^= u64::from_le_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -115,8 +127,11 @@ pub struct App {
     by_name: HashMap<String, usize>,
     openapi: Value,
     metrics: PrometheusHandle,
-    views: RwLock<HashMap<AccountId, Arc<View>>>,
-    whose: RwLock<HashMap<[u8; 32], AccountId>>,
+    views: RwLock<HashMap<AccountId, Arc<Slot>>>,
+    known: RwLock<HashMap<[u8; 32], Known, BuildHasherDefault<Beginning>>>,
+    callers: AtomicU64,
+    /// How long each operation takes, from its first call on.
+    seconds: Vec<OnceLock<Histogram>>,
 }
 
 impl App {
@@ -133,6 +148,7 @@ impl App {
         }
         let (store, vault) = (engine.parts().store.clone(), engine.parts().vault.clone());
         let openapi = volvelle_api::openapi(&operations);
+        let seconds = operations.iter().map(|_| OnceLock::new()).collect();
         Self {
             engine,
             store,
@@ -145,7 +161,9 @@ impl App {
             openapi,
             metrics,
             views: RwLock::default(),
-            whose: RwLock::default(),
+            known: RwLock::default(),
+            callers: AtomicU64::new(0),
+            seconds,
         }
     }
 
@@ -155,13 +173,12 @@ impl App {
         self.engine.now()
     }
 
-    /// Who has this token, from memory if possible, and what is known of the account. With `Fresh::Checked` the database was
+    /// Who has the token of this hash, from memory if possible, and what is known of the account. With `Fresh::Checked` the database was
     /// asked whether it still holds.
     ///
     /// # Errors
     /// The token is not valid.
-    pub async fn enter(&self, token: &Secret, fresh: Fresh) -> Result<(Arc<View>, Arc<Caller>), ApiError> {
-        let hash = credentials::hash(token);
+    pub async fn enter(&self, hash: [u8; 32], fresh: Fresh) -> Result<(Arc<View>, Arc<Caller>), ApiError> {
         if let Some((view, caller)) = self.remembered(&hash).filter(|_| fresh == Fresh::Remembered) {
             return alive(view, caller, self.now());
         }
@@ -178,7 +195,7 @@ impl App {
             }
             if stamp.0 == view.stamp.0 {
                 let renewed = Arc::new(view.with_other_content(stamp));
-                write(&self.views).insert(view.account.id.clone(), Arc::clone(&renewed));
+                self.keep(&renewed);
                 return alive(renewed, caller, self.now());
             }
             self.forget(&view.account.id);
@@ -193,15 +210,8 @@ impl App {
                 let roles = Arc::new(roles::load_all(&mut tx, &account.id).await?);
                 let account = Arc::new(account);
                 let timeless = roles.iter().flat_map(|role| &role.rules).all(|rule| rule.ttl_minutes <= 0);
-                let fresh = Arc::new(View {
-                    stamp,
-                    account,
-                    roles,
-                    timeless,
-                    callers: Arc::default(),
-                    shelf: Shelf::default(),
-                });
-                write(&self.views).insert(token.account.clone(), Arc::clone(&fresh));
+                let fresh = Arc::new(View { stamp, account, roles, timeless, shelf: Shelf::default() });
+                self.keep(&fresh);
                 fresh
             }
         };
@@ -212,67 +222,81 @@ impl App {
             claims: token.sub_claims,
             expires_at: token.expires_at,
             token_hash: hash,
-            readable: RwLock::default(),
+            serial: self.callers.fetch_add(1, Ordering::Relaxed),
         });
-        remember(&view.callers, hash, Arc::clone(&caller));
-        remember(&self.whose, hash, token.account);
+        let slot = self.slot(&token.account);
+        let mut known = write(&self.known);
+        if known.len() >= MOST_TOKENS {
+            known.clear();
+        }
+        known.insert(hash, Known { caller: Arc::clone(&caller), generation: view.stamp.0, slot });
+        drop(known);
         alive(view, caller, self.now())
     }
 
     fn remembered(&self, hash: &[u8; 32]) -> Option<(Arc<View>, Arc<Caller>)> {
-        let whose = read(&self.whose).get(hash).cloned()?;
-        let view = self.view(&whose)?;
-        let caller = read(&view.callers).get(hash).cloned()?;
-        Some((view, caller))
+        let known = read(&self.known);
+        let Known { caller, generation, slot } = known.get(hash)?;
+        let view = read(&slot.0).clone().filter(|view| view.stamp.0 == *generation)?;
+        Some((view, Arc::clone(caller)))
     }
 
     fn view(&self, account: &AccountId) -> Option<Arc<View>> {
-        read(&self.views).get(account).cloned()
+        read(&self.views).get(account).and_then(|slot| read(&slot.0).clone())
+    }
+
+    fn slot(&self, account: &AccountId) -> Arc<Slot> {
+        Arc::clone(write(&self.views).entry(account.clone()).or_default())
+    }
+
+    fn keep(&self, view: &Arc<View>) {
+        *write(&self.slot(&view.account.id).0) = Some(Arc::clone(view));
     }
 
     /// Forgets what is known of an account.
     pub fn forget(&self, account: &AccountId) {
-        write(&self.views).remove(account);
+        *write(&self.slot(account).0) = None;
     }
 
-    async fn operate(&self, call: Call) -> Result<(StatusCode, Value), ApiError> {
-        let index =
-            self.by_name.get(&call.operation).ok_or_else(|| ApiError::UnknownCommand(call.operation.clone()))?;
-        let op = &self.operations[*index];
-        let normalised = quirks::normalise(&call.params, &op.params).map_err(|error| bad(&error.param, error.message));
-        let raw = Params::new(call.params);
+    async fn operate(&self, op: &Operation, call: Call) -> Result<Answer, ApiError> {
+        let from = ops::auth::From { remote: call.remote, forwarded: call.forwarded_for };
+        let read = matches!(op.name.as_str(), "rotated-secret-get-value" | "get-rotated-secret-value");
+        if let Some(wanted) = Wanted::plain(&call.body).filter(|_| read) {
+            return reading::value(self, &wanted, &from).await;
+        }
+        let raw = Params::parse(&call.body)?;
         let token = raw.secret("token").or_else(|| raw.secret("uid-token"));
         if token.is_none() && op.name != "auth" {
             return Err(ApiError::Unauthenticated);
         }
-        let params = Params::new(normalised?);
+        let params = raw.normalised(op)?;
         let status = StatusCode::from_u16(op.status).unwrap_or(StatusCode::OK);
-        let from = ops::auth::From { remote: call.remote.ip(), forwarded: call.forwarded_for };
         if op.name == "auth" {
-            return Ok((status, Box::pin(ops::auth::sign_in(self, &from, &params)).await?));
+            let answer = Box::pin(ops::auth::sign_in(self, &from, &params)).await?;
+            return Ok(Answer::json(status, &answer));
         }
         let token = token.ok_or(ApiError::Unauthenticated)?;
-        if matches!(op.name.as_str(), "rotated-secret-get-value" | "get-rotated-secret-value") {
-            return Ok((status, crate::reading::value(self, &token, &from, &params).await?));
+        if read {
+            return reading::value_of(self, &token, &params, &from).await;
         }
-        Box::pin(self.other(op, status, &token, &from, &params)).await
+        let answer = Box::pin(self.other(op, &token, &from, &params)).await?;
+        Ok(Answer::json(status, &answer))
     }
 
     /// Every operation but the two that must be quick.
     async fn other(
         &self,
         op: &Operation,
-        status: StatusCode,
         token: &Secret,
         from: &ops::auth::From,
         params: &Params,
-    ) -> Result<(StatusCode, Value), ApiError> {
-        let (view, caller) = self.enter(token, Fresh::Checked).await?;
+    ) -> Result<Value, ApiError> {
+        let (view, caller) = self.enter(credentials::hash(token.expose()), Fresh::Checked).await?;
         let remote = ops::auth::admit(&caller.method, from, self.now())?;
         let ctx = Ctx::new(self, view, caller, remote, &op.name);
         let outcome = ops::run(&ctx, &op.name, params).await;
         ctx.close(params, &outcome).await?;
-        outcome.map(|value| (status, value))
+        outcome
     }
 }
 
@@ -289,14 +313,6 @@ fn alive(view: Arc<View>, caller: Arc<Caller>, now: Micros) -> Result<(Arc<View>
     if caller.expires_at <= now { Err(ApiError::Unauthenticated) } else { Ok((view, caller)) }
 }
 
-fn remember<V>(map: &RwLock<HashMap<[u8; 32], V>>, key: [u8; 32], value: V) {
-    let mut map = write(map);
-    if map.len() >= MOST_TOKENS {
-        map.clear();
-    }
-    map.insert(key, value);
-}
-
 pub(crate) fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
@@ -307,16 +323,18 @@ pub(crate) fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 
 #[async_trait]
 impl Operations for App {
-    async fn call(&self, call: Call) -> Result<(StatusCode, Value), ApiError> {
-        let (started, operation, id) = (std::time::Instant::now(), call.operation.clone(), call.request_id.clone());
-        let outcome = self.operate(call).await;
+    async fn call(&self, call: Call) -> Result<Answer, ApiError> {
+        let Some(&index) = self.by_name.get(&call.operation) else {
+            return Err(ApiError::UnknownCommand(call.operation));
+        };
+        let (started, op, id) = (std::time::Instant::now(), &self.operations[index], call.request_id);
+        let outcome = self.operate(op, call).await;
         if let Err(error @ (ApiError::Internal | ApiError::Unavailable { .. })) = &outcome {
-            tracing::error!(operation, request_id = id, ?error, "a request was not done");
+            tracing::error!(operation = op.name, request_id = %id, ?error, "a request was not done");
         }
-        if self.by_name.contains_key(&operation) {
-            metrics::histogram!("volvelle_request_seconds", "operation" => operation)
-                .record(started.elapsed().as_secs_f64());
-        }
+        let seconds = self.seconds[index]
+            .get_or_init(|| metrics::histogram!("volvelle_request_seconds", "operation" => op.name.clone()));
+        seconds.record(started.elapsed().as_secs_f64());
         outcome
     }
 

@@ -1,5 +1,6 @@
 //! One authenticated call: what it may do, and what it leaves in the audit log.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,20 +39,19 @@ pub struct Ctx<'a> {
     /// Who calls.
     pub caller: Arc<Caller>,
     /// From where.
-    pub remote: String,
+    pub remote: Arc<str>,
     /// The time by which everything in this call is judged.
     pub now: Micros,
-    operation: String,
-    action: String,
+    operation: &'a str,
+    action: Cow<'static, str>,
     noted: AtomicBool,
 }
 
 impl<'a> Ctx<'a> {
     /// A call of `operation`.
     #[must_use]
-    pub fn new(app: &'a App, view: Arc<View>, caller: Arc<Caller>, remote: String, operation: &str) -> Self {
+    pub fn new(app: &'a App, view: Arc<View>, caller: Arc<Caller>, remote: Arc<str>, operation: &'a str) -> Self {
         let (now, action) = (app.now(), action(operation));
-        let operation = operation.to_owned();
         Self { app, view, caller, remote, now, operation, action, noted: AtomicBool::new(false) }
     }
 
@@ -148,7 +148,7 @@ impl<'a> Ctx<'a> {
 
     /// Names of the parameters of this call's operation.
     pub fn parameter_names(&self) -> impl Iterator<Item = String> + use<> {
-        let operation = volvelle_api::find(&self.app.operations, &self.operation);
+        let operation = volvelle_api::find(&self.app.operations, self.operation);
         let properties = operation.and_then(|op| op.params.get("properties")).and_then(Value::as_object);
         properties.into_iter().flatten().map(|(name, _)| name.clone()).collect::<Vec<_>>().into_iter()
     }
@@ -159,12 +159,27 @@ impl<'a> Ctx<'a> {
         audit::Entry {
             at: self.now,
             actor: self.who().to_owned(),
-            action: self.action.clone(),
+            action: self.action.to_string(),
             object: object.to_owned(),
             outcome: outcome.to_owned(),
-            remote: self.remote.clone(),
+            remote: self.remote.to_string(),
             detail: detail.to_owned(),
         }
+    }
+
+    /// The same as the line to be stored.
+    #[must_use]
+    pub fn line(&self, object: &str, outcome: &str, detail: &str) -> audit::Line {
+        let said = audit::Said {
+            at: self.now,
+            actor: self.who(),
+            action: &self.action,
+            object,
+            outcome,
+            remote: &self.remote,
+            detail,
+        };
+        said.line()
     }
 
     /// Commits a change together with its audit entry.
@@ -197,8 +212,8 @@ impl<'a> Ctx<'a> {
             Err(ApiError::Unauthorized { .. }) => "denied",
             Err(_) => "failed",
         };
-        let entry = self.entry(object.unwrap_or_default(), word, "");
-        let noted = Noted { account: self.id().clone(), entry, basis: Basis::Nothing };
+        let line = self.line(object.unwrap_or_default(), word, "");
+        let noted = Noted { account: self.id().clone(), line, basis: Basis::Nothing };
         self.app.trail.commit(noted).await.map(|_| ()).map_err(unwritten)
     }
 }
@@ -213,7 +228,7 @@ pub(crate) fn unwritten(error: CommitError<Arc<volvelle_store::StoreError>>) -> 
 }
 
 /// The audit log's word for an operation.
-pub(crate) fn action(operation: &str) -> String {
+pub(crate) fn action(operation: &str) -> Cow<'static, str> {
     let word = match operation {
         "rotated-secret-get-value" | "get-rotated-secret-value" => "get_rotated_secret_value",
         "describe-item" => "get_item",
@@ -233,7 +248,7 @@ pub(crate) fn action(operation: &str) -> String {
         other if other.starts_with("rotated-secret-update-") => "update_item",
         other if other.starts_with("target-create-") => "create_target",
         other if other.starts_with("target-update-") => "update_target",
-        other => return other.replace('-', "_"),
+        other => return Cow::Owned(other.replace('-', "_")),
     };
-    word.to_owned()
+    Cow::Borrowed(word)
 }

@@ -5,6 +5,7 @@ pub mod app;
 pub mod children;
 pub mod committer;
 pub mod config;
+pub mod console;
 pub mod credentials;
 pub mod ctx;
 pub mod dev;

@@ -1,8 +1,11 @@
 //! The operations, one file per family. Each takes the call and its parameters and gives the body of the answer.
 
+pub mod access;
 pub mod account;
 pub mod audit;
 pub mod auth;
+pub mod fleet;
+pub mod fragments;
 mod grants;
 pub mod items;
 pub mod locks;
@@ -69,10 +72,20 @@ pub async fn run(ctx: &Ctx<'_>, name: &str, params: &Params) -> Answer {
         "get-account-settings" => account::settings(ctx),
         "update-account-settings" => account::update_settings(ctx, params).await,
         "account-create" => account::create(ctx, params).await,
+        "account-overview" => fleet::overview(ctx, params).await,
+        "item-search" => fleet::search(ctx, params).await,
+        "folder-list" => fleet::folders(ctx, params).await,
+        "holder-list" => fleet::holders(ctx).await,
+        "explain-access" => access::explain(ctx, params).await,
         "audit-list" => audit::list(ctx, params).await,
         "audit-verify" => audit::verify(ctx).await,
         "validate-token" => Ok(auth::validate(ctx)),
         "revoke-token" => auth::revoke(ctx).await,
+        "fragments-status" => fragments::status(ctx).await,
+        "fragments-refresh" => fragments::refresh(ctx).await,
+        "fragments-repair" => fragments::repair(ctx, params).await,
+        "fragments-doctor" => fragments::doctor(ctx).await,
+        "revoke-all-tokens" => auth::revoke_all(ctx).await,
         other => identities(ctx, other, params).await,
     }
 }

@@ -1,6 +1,8 @@
 //! The parameters of one call, read by their wire names. They are wiped when the call is over.
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
+use volvelle_api::{Operation, quirks};
 use volvelle_domain::{ItemPath, Secret};
 use zeroize::Zeroize as _;
 
@@ -10,10 +12,45 @@ use crate::error::ApiError;
 pub struct Params(Map<String, Value>);
 
 impl Params {
-    /// Takes what `quirks::normalise` gave.
+    /// The parameters of a body as they came; nothing at all means none.
+    ///
+    /// # Errors
+    /// The body is no JSON object.
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self(Map::new()));
+        }
+        serde_json::from_slice(body).map(Self).map_err(|_| ApiError::BadBody)
+    }
+
+    /// The parameters in an object of the program's own.
     #[must_use]
     pub const fn new(map: Map<String, Value>) -> Self {
         Self(map)
+    }
+
+    /// The same with this token.
+    #[must_use]
+    pub fn with_token(mut self, token: &Secret) -> Self {
+        let text = token.expose_str().unwrap_or_default();
+        if let Some(Value::String(mut old)) = self.0.insert("token".to_owned(), Value::from(text)) {
+            old.zeroize();
+        }
+        self
+    }
+
+    /// A body that holds them.
+    #[must_use]
+    pub fn to_body(&self) -> Bytes {
+        serde_json::to_vec(&self.0).unwrap_or_default().into()
+    }
+
+    /// Brought to the types of an operation's parameters.
+    ///
+    /// # Errors
+    /// One is missing or of the wrong type.
+    pub fn normalised(&self, operation: &Operation) -> Result<Self, ApiError> {
+        quirks::normalise(&self.0, &operation.params).map(Self).map_err(|error| bad(&error.param, error.message))
     }
 
     /// The text, if it was given and is not empty.

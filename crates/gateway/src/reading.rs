@@ -7,17 +7,23 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use bytes::Bytes;
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use volvelle_domain::item::{Item, ItemKind, ItemVersion, RotatorStatus, VersionState};
 use volvelle_domain::{ItemPath, Secret};
+use volvelle_fragments::Bound;
 use volvelle_rotation::SHARED;
 use volvelle_store::{items, rotations, versions};
 
-use crate::app::{App, Caller, Fresh, View, read, write};
+use crate::app::{App, Caller, Fresh, read, write};
+use crate::credentials;
 use crate::ctx::{Ctx, ITEMS, unwritten};
 use crate::error::ApiError;
 use crate::ops::{auth, locks};
 use crate::params::{Params, bad};
+use crate::server::Answer;
 use crate::shape;
 use crate::trail::{Basis, Noted, Written};
 
@@ -28,12 +34,81 @@ const TRIES: usize = 8;
 /// Most items remembered per account.
 const SHELF_SIZE: usize = 100_000;
 
+/// Most callers remembered per item.
+const MOST_READERS: usize = 64;
+
+/// What a read asks for.
+pub struct Wanted<'a> {
+    token: [u8; 32],
+    /// Written as an [`ItemPath`] is.
+    name: &'a str,
+    /// 0 = the current one.
+    version: u32,
+    host: Option<&'a str>,
+}
+
+/// The bodies that nearly every client sends. Whatever is not written so takes the long way, which knows every spelling.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Plain<'a> {
+    token: &'a str,
+    name: &'a str,
+    host: Option<&'a str>,
+    version: Option<u32>,
+    #[serde(rename = "json")]
+    _json: Option<bool>,
+}
+
+impl<'a> Wanted<'a> {
+    /// Reads a body of the commonest form, if it is one.
+    #[must_use]
+    pub fn plain(body: &'a [u8]) -> Option<Self> {
+        let Plain { token, name, host, version, .. } = serde_json::from_slice(body).ok()?;
+        let understood = !token.is_empty() && ItemPath::is_plain(name);
+        let host = host.filter(|host| !host.is_empty());
+        let token = credentials::hash(token.as_bytes());
+        understood.then_some(Self { token, name, version: version.unwrap_or(0), host })
+    }
+}
+
+/// The same from parameters of any spelling.
+///
+/// # Errors
+/// One of them is wrong.
+pub async fn value_of(app: &App, token: &Secret, params: &Params, from: &auth::From) -> Result<Answer, ApiError> {
+    let name = params.path(if params.has("names") { "names" } else { "name" })?;
+    let wanted = Wanted {
+        token: credentials::hash(token.expose()),
+        name: name.as_str(),
+        version: params.number("version")?.unwrap_or(0),
+        host: params.text("host"),
+    };
+    value(app, &wanted, from).await
+}
+
 /// An item with its current versions, ready to be opened.
 pub struct Ready {
     item: Item,
-    current: Arc<[ItemVersion]>,
+    current: Arc<[Kept]>,
     /// Whether a rotation is between staged and done.
     under_way: bool,
+    /// What stands behind the value in the answer.
+    state: String,
+    /// Callers who were found to be allowed to read it, if that holds as long as the roles are the same.
+    readers: RwLock<Vec<u64>>,
+}
+
+/// A version, and its record bound to its place unless that cannot be.
+struct Kept {
+    version: ItemVersion,
+    bound: Option<Bound>,
+}
+
+impl Kept {
+    fn of(ctx: &Ctx<'_>, item: &Item, versions: Vec<ItemVersion>) -> Arc<[Self]> {
+        let bind = |version: &ItemVersion| ctx.app.vault.bind_version(ctx.account(), item, version).ok();
+        versions.into_iter().map(|version| Self { bound: bind(&version), version }).collect()
+    }
 }
 
 /// Items of one account at one stamp.
@@ -53,16 +128,15 @@ enum Source {
 ///
 /// # Errors
 /// The caller may not read it, there is no such secret or version, or it cannot be opened.
-pub async fn value(app: &App, token: &Secret, from: &auth::From, params: &Params) -> Result<Value, ApiError> {
-    let name = params.path(if params.has("names") { "names" } else { "name" })?;
+pub async fn value(app: &App, wanted: &Wanted<'_>, from: &auth::From) -> Result<Answer, ApiError> {
     let mut waited = false;
     for attempt in 0..TRIES {
         let fresh = if attempt == 0 { Fresh::Remembered } else { Fresh::Checked };
-        let (view, caller) = app.enter(token, fresh).await?;
+        let (view, caller) = app.enter(wanted.token, fresh).await?;
         let remote = auth::admit(&caller.method, from, app.now())?;
-        let ctx = Ctx::new(app, Arc::clone(&view), Arc::clone(&caller), remote, "rotated-secret-get-value");
+        let ctx = Ctx::new(app, view, caller, remote, "rotated-secret-get-value");
         let source = if attempt == 0 { Source::Shelf } else { Source::Database };
-        let outcome = answer(&ctx, (&view, source), &name, params, &mut waited).await;
+        let outcome = answer(&ctx, source, wanted, &mut waited).await;
         if let Ok(None) = outcome {
             continue;
         }
@@ -71,14 +145,14 @@ pub async fn value(app: &App, token: &Secret, from: &auth::From, params: &Params
             Err(ApiError::Unauthorized { .. }) => "denied",
             Err(_) => "failed",
         };
-        let entry = ctx.entry(name.as_str(), word, params.text("host").unwrap_or_default());
+        let line = ctx.line(wanted.name, word, wanted.host.unwrap_or_default());
         let basis = match source {
-            Source::Shelf => Basis::All(view.stamp),
-            Source::Database => Basis::Rules(view.stamp.0),
+            Source::Shelf => Basis::All(ctx.view.stamp),
+            Source::Database => Basis::Rules(ctx.view.stamp.0),
         };
-        let noted = Noted { account: view.account.id.clone(), entry, basis };
+        let noted = Noted { account: ctx.id().clone(), line, basis };
         if app.trail.commit(noted).await.map_err(unwritten)? == Written::Durable {
-            return outcome.map(Option::unwrap_or_default);
+            return outcome.map(|body| Answer { status: StatusCode::OK, body: body.unwrap_or_default() });
         }
     }
     Err(ApiError::Conflict("it is being changed all the time; try again".to_owned()))
@@ -87,30 +161,30 @@ pub async fn value(app: &App, token: &Secret, from: &auth::From, params: &Params
 /// The answer; `None` means that a rotation was waited for and everything must be looked at again.
 async fn answer(
     ctx: &Ctx<'_>,
-    (view, source): (&View, Source),
-    name: &ItemPath,
-    params: &Params,
+    source: Source,
+    wanted: &Wanted<'_>,
     waited: &mut bool,
-) -> Result<Option<Value>, ApiError> {
-    if !ctx.caller.is_known_reader(name.as_str()) {
-        ctx.require(ITEMS, name.as_str(), "read")?;
-        if view.timeless {
-            ctx.caller.note_reader(name.as_str());
-        }
+) -> Result<Option<Bytes>, ApiError> {
+    let shelved = if source == Source::Shelf { read(&ctx.view.shelf.0).get(wanted.name).cloned() } else { None };
+    let known = shelved.as_ref().is_some_and(|ready| ready.is_known_to(&ctx.caller));
+    if !known {
+        ctx.require(ITEMS, wanted.name, "read")?;
     }
-    let ready = match shelved(view, name).filter(|_| source == Source::Shelf) {
+    let ready = match shelved {
         Some(ready) => ready,
-        None => Box::pin(load(ctx, view, name)).await?,
+        None => Box::pin(load(ctx, wanted.name)).await?,
     };
+    if !known && ctx.view.timeless {
+        ready.note_reader(&ctx.caller);
+    }
     let item = &ready.item;
     if item.kind != ItemKind::RotatedSecret {
         return Err(bad("name", "it is no rotated secret; read it with get-secret-value"));
     }
     if !item.enabled {
-        return Err(ApiError::Conflict(format!("{name} is disabled; enable it with set-item-state")));
+        return Err(ApiError::Conflict(format!("{} is disabled; enable it with set-item-state", wanted.name)));
     }
-    let version: u32 = params.number("version")?.unwrap_or(0);
-    if ready.under_way && !*waited && version == 0 {
+    if ready.under_way && !*waited && wanted.version == 0 {
         Box::pin(ctx.app.engine.settled(ctx.id(), item.id, PATIENCE)).await?;
         *waited = true;
         return Ok(None);
@@ -118,41 +192,74 @@ async fn answer(
     if (item.locking.on_read || item.locking.held.is_some()) && Box::pin(locks::on_read(ctx, item)).await? {
         return Ok(None);
     }
-    let host = params.text("host");
-    let kept = if version == 0 { Arc::clone(&ready.current) } else { Box::pin(older(ctx, item, version)).await? };
-    let asked = |v: &&ItemVersion| host.is_none_or(|h| v.host == h || v.host.split(':').next() == Some(h));
-    let chosen: Vec<&ItemVersion> = kept.iter().filter(asked).collect();
-    if chosen.is_empty() {
-        return Err(missing(ctx, name, version, host));
+    if wanted.version == 0 {
+        return body(ctx, &ready, &ready.current, wanted).await.map(Some);
     }
-    let value = opened(ctx, item, &chosen, host.is_some()).await?;
-    Ok(Some(with_state(value, item)))
+    let kept = Box::pin(older(ctx, item, wanted.version)).await?;
+    body(ctx, &ready, &kept, wanted).await.map(Some)
 }
 
-fn missing(ctx: &Ctx<'_>, name: &ItemPath, version: u32, host: Option<&str>) -> ApiError {
-    match (version, host) {
+impl Ready {
+    fn is_known_to(&self, caller: &Caller) -> bool {
+        read(&self.readers).contains(&caller.serial)
+    }
+
+    fn note_reader(&self, caller: &Caller) {
+        let mut readers = write(&self.readers);
+        if readers.len() >= MOST_READERS {
+            readers.clear();
+        }
+        readers.push(caller.serial);
+    }
+}
+
+/// The text of the answer. What was sealed is a JSON object already.
+async fn body(ctx: &Ctx<'_>, ready: &Ready, kept: &[Kept], wanted: &Wanted<'_>) -> Result<Bytes, ApiError> {
+    let asked = |host: &str| wanted.host.is_none_or(|h| host == h || host.split(':').next() == Some(h));
+    let mut text = b"{\"value\":".to_vec();
+    let mut hosts = 0;
+    for kept in kept.iter().filter(|kept| asked(&kept.version.host)) {
+        let version = &kept.version;
+        let plain = match &kept.bound {
+            Some(bound) => ctx.app.vault.open_bound(bound, &version.sealed).await?,
+            None => {
+                let bound = ctx.app.vault.bind_version(ctx.account(), &ready.item, version)?;
+                ctx.app.vault.open_bound(&bound, &version.sealed).await?
+            }
+        };
+        if wanted.host.is_some() || version.host.is_empty() {
+            text.reserve_exact(plain.len() + ready.state.len());
+            text.extend_from_slice(&plain);
+            text.extend_from_slice(ready.state.as_bytes());
+            return Ok(text.into());
+        }
+        text.extend_from_slice(if hosts == 0 { b"{\"linked_hosts\":{" } else { b"," });
+        text.extend_from_slice(Value::from(version.host.as_str()).to_string().as_bytes());
+        text.push(b':');
+        text.extend_from_slice(&plain);
+        hosts += 1;
+    }
+    if hosts == 0 {
+        return Err(missing(ctx, wanted));
+    }
+    text.extend_from_slice(b"}}");
+    text.extend_from_slice(ready.state.as_bytes());
+    Ok(text.into())
+}
+
+fn missing(ctx: &Ctx<'_>, wanted: &Wanted<'_>) -> ApiError {
+    let name = wanted.name;
+    match (wanted.version, wanted.host) {
         (0, None) => ApiError::Conflict(format!("{name} has no value yet; rotate it once with gateway-rotate-secret")),
         (0, Some(host)) => ctx.not_found(&format!("item {name} for host {host}")),
         (version, _) => ctx.not_found(&format!("item {name} version {version}")),
     }
 }
 
-async fn opened(ctx: &Ctx<'_>, item: &Item, chosen: &[&ItemVersion], one: bool) -> Result<Value, ApiError> {
-    let mut hosts = Map::new();
-    for version in chosen {
-        let credential = ctx.app.vault.open_version(ctx.account(), item, version).await?;
-        let value = Value::Object(credential.expose_json());
-        if one || version.host.is_empty() {
-            return Ok(json!({ "value": value }));
-        }
-        hosts.insert(version.host.clone(), value);
-    }
-    Ok(json!({"value": {"linked_hosts": hosts}}))
-}
-
-/// Says how far the value can be trusted.
-fn with_state(mut value: Value, item: &Item) -> Value {
-    if let (Some(rotator), Some(map)) = (&item.rotator, value.as_object_mut()) {
+/// How far the value can be trusted, as it stands behind the value in the answer.
+fn state(item: &Item) -> String {
+    let mut map = Map::new();
+    if let Some(rotator) = &item.rotator {
         map.insert("rotation_status".to_owned(), Value::from(shape::status(rotator.status)));
         if let Some(at) = rotator.last_verified_at {
             map.insert("last_verified_at".to_owned(), Value::from(shape::time(at)));
@@ -165,16 +272,14 @@ fn with_state(mut value: Value, item: &Item) -> Value {
             map.insert("warning".to_owned(), Value::from(text));
         }
     }
-    value
+    let text = Value::Object(map).to_string();
+    text.strip_prefix('{').filter(|rest| *rest != "}").map_or_else(|| "}".to_owned(), |rest| format!(",{rest}"))
 }
 
-fn shelved(view: &View, name: &ItemPath) -> Option<Arc<Ready>> {
-    read(&view.shelf.0).get(name.as_str()).cloned()
-}
-
-async fn load(ctx: &Ctx<'_>, view: &View, name: &ItemPath) -> Result<Arc<Ready>, ApiError> {
+async fn load(ctx: &Ctx<'_>, name: &str) -> Result<Arc<Ready>, ApiError> {
+    let path = ItemPath::parse(name).map_err(|error| bad("name", error.to_string()))?;
     let mut tx = ctx.app.store.read().await?;
-    let item = items::find(&mut tx, ctx.id(), name).await?.ok_or_else(|| ctx.not_found(&format!("item {name}")))?;
+    let item = items::find(&mut tx, ctx.id(), &path).await?.ok_or_else(|| ctx.not_found(&format!("item {path}")))?;
     let mut current = versions::current_of(&mut tx, ctx.id(), item.id).await?;
     current.retain(|version| version.host != SHARED);
     current.sort_by(|a, b| a.host.cmp(&b.host));
@@ -183,24 +288,28 @@ async fn load(ctx: &Ctx<'_>, view: &View, name: &ItemPath) -> Result<Arc<Ready>,
         use volvelle_domain::rotation::Stage as S;
         matches!(rotation.state.stage, S::Staged | S::Applied | S::Verified | S::InDoubt)
     });
-    let ready = Arc::new(Ready { item, current: current.into(), under_way });
-    let mut shelf = write(&view.shelf.0);
+    let current = Kept::of(ctx, &item, current);
+    let ready = Arc::new(Ready { state: state(&item), item, current, under_way, readers: RwLock::default() });
+    let mut shelf = write(&ctx.view.shelf.0);
     if shelf.len() >= SHELF_SIZE {
         shelf.clear();
     }
-    shelf.insert(name.as_str().to_owned(), Arc::clone(&ready));
+    shelf.insert(name.to_owned(), Arc::clone(&ready));
     Ok(ready)
 }
 
-async fn older(ctx: &Ctx<'_>, item: &Item, version: u32) -> Result<Arc<[ItemVersion]>, ApiError> {
+async fn older(ctx: &Ctx<'_>, item: &Item, version: u32) -> Result<Arc<[Kept]>, ApiError> {
     let mut tx = ctx.app.store.read().await?;
     let mut kept = versions::list_item(&mut tx, ctx.id(), item.id).await?;
     kept.retain(|v| v.version == version && v.host != SHARED && v.state != VersionState::Rejected);
-    Ok(kept.into())
-}
-
-/// Whether `caller` is whom the lock belongs to.
-#[must_use]
-pub fn holds(item: &Item, caller: &Caller) -> bool {
-    item.locking.held.as_ref().is_some_and(|lock| lock.by == caller.method.access_id.0)
+    drop(tx);
+    let mut values = Vec::with_capacity(kept.len());
+    for version in kept {
+        // What was on the target before something was asked for is no value.
+        let candidate = version.state == VersionState::Candidate;
+        if !candidate || !ctx.app.vault.open_version(ctx.account(), item, &version).await?.is_intent() {
+            values.push(version);
+        }
+    }
+    Ok(Kept::of(ctx, item, values))
 }

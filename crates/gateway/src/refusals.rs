@@ -55,6 +55,10 @@ impl From<QuorumError> for ApiError {
                 message: error.to_string(),
                 hint: "start the fragment holders that are down".to_owned(),
             },
+            E::Holders(message) => Self::Unavailable {
+                message,
+                hint: "run `volvelle fragments status` to see how each holder is".to_owned(),
+            },
             E::Record(inner) => {
                 tracing::error!(error = %inner, "a sealed record cannot be opened");
                 Self::Unavailable {

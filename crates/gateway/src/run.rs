@@ -20,6 +20,7 @@ use volvelle_store::{Store, accounts, items, tokens};
 use crate::app::App;
 use crate::children::DirLock;
 use crate::config::{self, Config};
+use crate::console::Console;
 use crate::credentials::OsEntropy;
 use crate::server::{self, Limits, Operations};
 use crate::trail;
@@ -91,7 +92,7 @@ impl Gateway {
 
     /// Serves and rotates until `shutdown`.
     pub async fn run(self, listener: TcpListener, tls: Option<TlsAcceptor>, shutdown: CancellationToken) {
-        let operations: Arc<dyn Operations> = Arc::clone(&self.app) as Arc<dyn Operations>;
+        let operations: Arc<dyn Operations> = Arc::new(Console::new(Arc::clone(&self.app)));
         let front = server::serve(listener, tls, Limits::default(), operations, shutdown.clone());
         let (store, engine, stop) = (self.app.store.clone(), self.engine.clone(), shutdown.clone());
         let follow = async {
@@ -163,6 +164,12 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
     for holder in app.vault.quorum().status().await {
         let up = if holder.state == "up" { 1.0 } else { 0.0 };
         metrics::gauge!("volvelle_holder_up", "holder" => holder.index.to_string()).set(up);
+        let index = || holder.index.to_string();
+        let named = |state: &str| if holder.state == state { 1.0 } else { 0.0 };
+        for state in ["down", "lost", "stale", "quarantined"] {
+            metrics::gauge!("volvelle_holder_state", "holder" => index(), "state" => state).set(named(state));
+        }
+        metrics::gauge!("volvelle_holder_epoch", "holder" => index()).set(f64::from(holder.epoch.unwrap_or(0)));
     }
     let mut tx = app.store.begin().await?;
     tokens::purge_expired(&mut tx, now).await?;

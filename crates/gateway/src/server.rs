@@ -2,8 +2,8 @@
 //! those are behind [`Operations`].
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -25,33 +25,96 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::console::{self, Sessions};
 use crate::error::ApiError;
+use crate::params::Params;
+
+const JSON: &str = "application/json";
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The address.
+    pub address: IpAddr,
+    /// The same as text.
+    pub shown: Arc<str>,
+}
+
+impl Peer {
+    /// The peer at an address.
+    #[must_use]
+    pub fn new(address: IpAddr) -> Self {
+        Self { address, shown: address.to_string().into() }
+    }
+}
+
+/// The name of one request, unlike any other: the process has a random prefix, and its requests are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId(u32);
+
+impl RequestId {
+    fn next() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        Self(COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        static PREFIX: LazyLock<String> = LazyLock::new(|| {
+            let mut bytes = [0_u8; 4];
+            getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+            hex::encode(bytes)
+        });
+        write!(f, "{}{:08x}", *PREFIX, self.0)
+    }
+}
 
 /// One call of an operation.
 pub struct Call {
     /// Its wire name, as the path had it.
     pub operation: String,
-    /// The parameters. They may hold secrets: never log them.
-    pub params: Map<String, Value>,
+    /// The parameters, a JSON object. They may hold secrets: never log them.
+    pub body: Bytes,
     /// Who is at the other end of the connection.
-    pub remote: SocketAddr,
+    pub remote: Peer,
     /// `X-Forwarded-For`; to be believed only from addresses the auth method names.
     pub forwarded_for: Option<String>,
     /// In the answer and in the log.
-    pub request_id: String,
+    pub request_id: RequestId,
+}
+
+/// What an operation answers: a status and a JSON text.
+pub struct Answer {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The text.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The answer that says `value`.
+    #[must_use]
+    pub fn json(status: StatusCode, value: &Value) -> Self {
+        Self { status, body: serde_json::to_vec(value).unwrap_or_default().into() }
+    }
 }
 
 /// What is behind the front.
 #[async_trait]
 pub trait Operations: Send + Sync + 'static {
-    /// Does one operation; the status goes with its answer.
-    async fn call(&self, call: Call) -> Result<(StatusCode, Value), ApiError>;
+    /// Does one operation.
+    async fn call(&self, call: Call) -> Result<Answer, ApiError>;
     /// Whether the gateway is ready.
     async fn health(&self) -> Result<Value, ApiError>;
     /// The OpenAPI document.
     fn openapi(&self) -> Value;
     /// The metrics in Prometheus' text form.
     fn metrics(&self) -> String;
+    /// The sessions of the console, if there is one.
+    fn sessions(&self) -> Option<&Sessions> {
+        None
+    }
 }
 
 /// What one client may take.
@@ -149,9 +212,10 @@ async fn connection(stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor
 async fn drive(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr, front: Front) {
     let shutdown = front.shutdown.clone();
     let header = front.limits.header;
+    let remote = Peer::new(peer.ip());
     let service = service_fn(move |request| {
-        let front = front.clone();
-        async move { Ok::<_, Infallible>(front.answer(request, peer).await) }
+        let (front, remote) = (front.clone(), remote.clone());
+        async move { Ok::<_, Infallible>(front.answer(request, remote).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -171,25 +235,28 @@ async fn drive(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, pee
 }
 
 impl Front {
-    async fn answer(&self, request: Request<Incoming>, remote: SocketAddr) -> Response<Full<Bytes>> {
-        let request_id = request_id();
-        match self.route(request, remote, &request_id).await {
+    async fn answer(&self, request: Request<Incoming>, remote: Peer) -> Response<Full<Bytes>> {
+        let request_id = RequestId::next();
+        match self.route(request, remote, request_id).await {
             Ok(response) => response,
-            Err(error) => json(error.status(), &error.body(&request_id)),
+            Err(error) => json(error.status(), &error.body(&request_id.to_string())),
         }
     }
 
     async fn route(
         &self,
         request: Request<Incoming>,
-        remote: SocketAddr,
-        request_id: &str,
+        remote: Peer,
+        request_id: RequestId,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         let path = request.uri().path();
+        if let Some(sessions) = self.operations.sessions().filter(|_| console::owns(path)) {
+            return self.console(sessions, request, remote).await;
+        }
         if request.method() == Method::GET {
             return match path {
                 "/health" => Ok(json(StatusCode::OK, &self.operations.health().await?)),
-                "/openapi.json" => Ok(json(StatusCode::OK, &self.operations.openapi())),
+                "/openapi.json" => Ok(console::packed(&request, json(StatusCode::OK, &self.operations.openapi()))),
                 "/metrics" => Ok(respond(StatusCode::OK, "text/plain; version=0.0.4", self.operations.metrics())),
                 _ => Err(ApiError::UnknownCommand(String::new())),
             };
@@ -202,25 +269,50 @@ impl Front {
         let forwarded =
             request.headers().get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
         let forwarded_for = forwarded.map(str::to_owned);
-        let params = self.params(request).await?;
-        let call = Call { operation, params, remote, forwarded_for, request_id: request_id.to_owned() };
-        let (status, value) =
-            timeout(self.limits.request, self.operations.call(call)).await.map_err(|_| ApiError::Timeout)??;
-        Ok(json(status, &value))
+        let session = self.operations.sessions().map(|sessions| (sessions, sessions.presented(request.headers())));
+        let mut body = self.body(request).await?;
+        if let Some((sessions, presented)) = session {
+            body = sessions.stand_in(body, presented).await?;
+        }
+        let call = Call { operation, body, remote, forwarded_for, request_id };
+        let done = timeout(self.limits.request, self.operations.call(call)).await;
+        let Answer { status, body } = done.map_err(|_| ApiError::Timeout)??;
+        Ok(respond(status, JSON, body))
     }
 
-    async fn params(&self, request: Request<Incoming>) -> Result<Map<String, Value>, ApiError> {
-        let body = Limited::new(request.into_body(), self.limits.body_bytes).collect();
-        let body = match timeout(self.limits.body, body).await {
-            Err(_) => return Err(ApiError::Timeout),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(ApiError::TooLarge),
-            Ok(Err(_)) => return Err(ApiError::BadBody),
-            Ok(Ok(body)) => body.to_bytes(),
-        };
-        if body.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Map::new());
+    /// What is below `/console`: assets, and the beginning and end of sessions.
+    async fn console(
+        &self,
+        sessions: &Sessions,
+        request: Request<Incoming>,
+        remote: Peer,
+    ) -> Result<Response<Full<Bytes>>, ApiError> {
+        if request.method() == Method::GET {
+            return Ok(console::asset(&request));
         }
-        serde_json::from_slice(&body).map_err(|_| ApiError::BadBody)
+        if request.method() != Method::POST {
+            return Err(ApiError::UnknownCommand(String::new()));
+        }
+        let (path, headers) = (request.uri().path().to_owned(), request.headers().clone());
+        let params = Params::parse(&self.body(request).await?)?;
+        let (value, cookie) = match path.as_str() {
+            "/console/sign-in" => sessions.begin(&headers, &params, remote).await?,
+            "/console/sign-out" => sessions.end(&headers).await?,
+            _ => return Err(ApiError::UnknownCommand(String::new())),
+        };
+        let mut response = json(StatusCode::OK, &value);
+        response.headers_mut().insert("set-cookie", cookie);
+        Ok(response)
+    }
+
+    async fn body(&self, request: Request<Incoming>) -> Result<Bytes, ApiError> {
+        let body = Limited::new(request.into_body(), self.limits.body_bytes).collect();
+        match timeout(self.limits.body, body).await {
+            Err(_) => Err(ApiError::Timeout),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge),
+            Ok(Err(_)) => Err(ApiError::BadBody),
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+        }
     }
 }
 
@@ -232,19 +324,8 @@ fn operation(path: &str) -> Option<&str> {
     (!name.is_empty() && name.len() <= 64 && name.bytes().all(ok)).then_some(name)
 }
 
-/// Unlike any other: the process has a random prefix, and its requests are counted.
-fn request_id() -> String {
-    static PREFIX: LazyLock<String> = LazyLock::new(|| {
-        let mut bytes = [0_u8; 4];
-        getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
-        hex::encode(bytes)
-    });
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("{}{:08x}", *PREFIX, COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
 fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
-    respond(status, "application/json", serde_json::to_vec(value).unwrap_or_default())
+    respond(status, JSON, serde_json::to_vec(value).unwrap_or_default())
 }
 
 fn respond(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -39,6 +39,8 @@ pub const fn status(status: RotatorStatus) -> &'static str {
 pub struct Around<'a> {
     /// The tenant.
     pub account: &'a Account,
+    /// The time, by which locks end.
+    pub now: Micros,
     /// The target of a rotated secret.
     pub target: Option<&'a Target>,
     /// The kind's declaration.
@@ -79,7 +81,7 @@ pub fn item(item: &Item, around: &Around<'_>) -> Value {
     if let Some(fields) = item.extras.get("item-custom-fields") {
         out["item_custom_fields_details"] = fields.clone();
     }
-    if let Some(lock) = &item.locking.held {
+    if let Some(lock) = item.locking.held_at(around.now) {
         out["locking_info"] = json!({"actions": lock.actions, "locked_by": lock.by,
             "locked_at": lock.at.0 / 1_000_000, "expire_at": lock.until.0 / 1_000_000});
     }
@@ -169,7 +171,7 @@ fn rotator_details(item: &Item, rotator: &Rotator, around: &Around<'_>) -> Value
     let settled = !matches!(rotator.status, RotatorStatus::OutOfSync | RotatorStatus::RotationInDoubt);
     let state = if around.rotating && settled { RotatorStatus::RotationInProgress } else { rotator.status };
     let param = |name: &str| rotator.params.get(name).cloned().unwrap_or_else(|| Value::from(""));
-    json!({
+    let mut details = json!({
         "rotator_type": wire_name,
         "rotator_creds_type": rotator.acting_spelling,
         "rotator_status": status(state),
@@ -191,7 +193,12 @@ fn rotator_details(item: &Item, rotator: &Rotator, around: &Around<'_>) -> Value
         "timeout_seconds": 40,
         "key_algorithm": param("key-algorithm"),
         "public_key_remote_path": param("public-key-remote-path"),
-    })
+    });
+    if let Some(all) = item.extras.get(volvelle_rotation::DEPENDENTS).and_then(Value::as_array) {
+        let of = |pool: bool| all.iter().filter(|d| (d["kind"] == "pool") == pool).cloned().collect::<Value>();
+        (details["services_details"], details["iis_apps_details"]) = (of(false), of(true));
+    }
+    details
 }
 
 /// A target as `target-get` and `target-list` answer it; no secret in it.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use volvelle_domain::ids::AccountId;
-use volvelle_store::audit::{self, Entry};
+use volvelle_store::audit::{self, Line};
 use volvelle_store::{Store, StoreError, accounts};
 
 use crate::committer::{Committer, Sink};
@@ -41,7 +41,7 @@ pub struct Noted {
     /// Whose chain.
     pub account: AccountId,
     /// What happened.
-    pub entry: Entry,
+    pub line: Line,
     /// What the decision was made on.
     pub basis: Basis,
 }
@@ -75,21 +75,23 @@ impl Sink<Noted> for AuditSink {
         let mut answers = vec![Written::Durable; batch.len()];
         let mut batch: Vec<(usize, Noted)> = batch.into_iter().enumerate().collect();
         // Always in the order of the accounts, so that two gateways never wait for each other's chains.
-        batch.sort_by(|a, b| a.1.account.cmp(&b.1.account).then(a.0.cmp(&b.0)));
+        if batch.windows(2).any(|two| two[0].1.account != two[1].1.account) {
+            batch.sort_by(|a, b| a.1.account.cmp(&b.1.account).then(a.0.cmp(&b.0)));
+        }
         let mut tx = self.0.begin().await?;
         for chunk in batch.chunk_by_mut(|a, b| a.1.account == b.1.account) {
             let account = chunk[0].1.account.clone();
             let now = accounts::stamp(&mut tx, &account).await?;
-            let mut entries = Vec::with_capacity(chunk.len());
+            let mut lines = Vec::with_capacity(chunk.len());
             for (place, noted) in chunk {
-                if !noted.basis.holds(now) {
-                    answers[*place] = Written::Stale;
+                if noted.basis.holds(now) {
+                    lines.push(noted.line.clone());
                 } else {
-                    entries.push(noted.entry.clone());
+                    answers[*place] = Written::Stale;
                 }
             }
-            if !entries.is_empty() {
-                audit::append(&mut tx, &account, &entries).await?;
+            if !lines.is_empty() {
+                audit::append_lines(&mut tx, &account, &lines).await?;
             }
         }
         tx.commit().await?;

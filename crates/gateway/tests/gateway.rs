@@ -2,6 +2,10 @@
 
 #[path = "gateway/audit.rs"]
 mod audit_cases;
+#[path = "gateway/console.rs"]
+mod console;
+#[path = "gateway/fleet.rs"]
+mod fleet;
 #[path = "gateway/front.rs"]
 mod front;
 #[path = "gateway/grants.rs"]

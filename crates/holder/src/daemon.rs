@@ -2,6 +2,9 @@
 
 mod evaluate;
 mod keygen;
+mod policy;
+mod renew;
+mod repair;
 mod serve;
 
 use std::collections::HashMap;
@@ -17,14 +20,17 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use volvelle_fragments::place::SUITE;
 
-pub(crate) use self::evaluate::EPOCH;
 use self::keygen::Session;
-pub(crate) use self::keygen::check_signatures;
+use self::policy::Guard;
+pub(crate) use self::renew::certificate;
+use self::repair::Repair;
 use crate::lock;
+use crate::log::Log;
 use crate::roster::{IdentityFiles, Roster, read_private};
-use crate::state::{Folder, Key};
+pub use crate::state::Unlock;
+use crate::state::{Folder, Key, KeyName, now};
 use crate::tls;
-use crate::wire::{Request, Response};
+use crate::wire::{KeyRef, Request, Response};
 
 /// Longest a peer may take for a handshake or a message between holders.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,8 +49,14 @@ pub struct HolderConfig {
     pub roster: PathBuf,
     /// Where it keeps its fragments.
     pub state: PathBuf,
+    /// Where it keeps its log; `log` in the folder of the fragments, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<PathBuf>,
     /// Its certificate and key.
     pub identity: IdentityFiles,
+    /// What opens the key that seals the fragments; if nothing is said, that key lies beside them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlock: Option<Unlock>,
 }
 
 impl HolderConfig {
@@ -61,12 +73,17 @@ impl HolderConfig {
         for file in [roster, state, &mut identity.certificate, &mut identity.key] {
             *file = home.join(&*file);
         }
+        config.log = config.log.map(|log| home.join(log));
+        config.unlock = config.unlock.map(|unlock| unlock.beside(home));
         Ok(config)
     }
 }
 
+/// Keys told in one answer, at most.
+const KEYS_AT_ONCE: usize = 500;
+
 /// Active keys by realm and id.
-type Keys = HashMap<([u8; 16], u32), Arc<Key>>;
+type Keys = HashMap<KeyName, Arc<Key>>;
 
 struct Holder {
     config: HolderConfig,
@@ -75,11 +92,18 @@ struct Holder {
     signing: Ed25519KeyPair,
     keys: Mutex<Keys>,
     sessions: Mutex<HashMap<String, Session>>,
+    repairs: Mutex<HashMap<String, Repair>>,
+    /// Held while a key's file is read, changed and written.
+    changing: Mutex<()>,
+    /// By the gateways of the roster, in order.
+    guards: Vec<Guard>,
+    log: Log,
 }
 
 #[derive(Clone, Copy)]
 enum Peer {
-    Gateway,
+    /// By its place in the roster.
+    Gateway(usize),
     Holder(u8),
 }
 
@@ -94,19 +118,41 @@ pub async fn run(config: HolderConfig, shutdown: impl Future<Output = ()>) -> Re
         .map_err(|_| anyhow!("{} is no Ed25519 key", config.identity.key.display()))?;
     let pins = roster.holders.iter().map(|h| h.pin.clone()).chain(roster.gateways.iter().cloned()).collect();
     let acceptor = TlsAcceptor::from(tls::server(&config.identity, pins)?);
-    let folder = Folder::open(config.state.clone())?;
+    let folder = Folder::open(config.state.clone(), config.unlock.as_ref())?;
     let listener =
         TcpListener::bind(&config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
-    let holder =
-        Arc::new(Holder { folder, roster, signing, keys: Mutex::default(), sessions: Mutex::default(), config });
+    let log = Log::open(config.log.clone().unwrap_or_else(|| config.state.join("log")))?;
+    let policy = |pin: &String| roster.policies.iter().find(|policy| policy.gateway == *pin).cloned();
+    let holder = Arc::new(Holder {
+        guards: roster.gateways.iter().map(|pin| Guard::new(policy(pin))).collect(),
+        log,
+        folder,
+        roster,
+        signing,
+        keys: Mutex::default(),
+        sessions: Mutex::default(),
+        repairs: Mutex::default(),
+        changing: Mutex::default(),
+        config,
+    });
     tracing::info!(index = holder.config.index, listen = holder.config.listen, "ready");
     tokio::pin!(shutdown);
     tokio::select! {
         () = &mut shutdown => {}
         () = accept(&holder, &acceptor, &listener) => {}
+        () = bring_to_disk(&holder) => {}
     }
+    holder.log.sync();
     tracing::info!(index = holder.config.index, "stopped");
     Ok(())
+}
+
+/// Once a second, for ever.
+async fn bring_to_disk(holder: &Holder) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        holder.log.sync();
+    }
 }
 
 /// Lets peers in for ever; beyond the limit they wait in the listener's queue.
@@ -136,36 +182,102 @@ fn realm(text: &str) -> Result<[u8; 16]> {
     hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok()).context("a realm is 16 bytes")
 }
 
+fn named(realm_text: &str, key_id: u32) -> Result<KeyName> {
+    Ok((realm(realm_text)?, key_id))
+}
+
 impl Holder {
     async fn answer(&self, peer: Peer, request: Request) -> Result<Response> {
         match (peer, request) {
-            (Peer::Gateway, Request::Health {}) => Ok(Response::Health {
-                index: self.config.index,
-                software: concat!("volvelle-holder ", env!("CARGO_PKG_VERSION")).to_owned(),
-                suites: vec![SUITE],
-            }),
-            (Peer::Gateway, Request::KeyInfo { realm: r, key_id }) => {
-                Ok(Response::Key(self.key(&realm(&r)?, key_id)?.map(|key| key.info.clone())))
-            }
-            (Peer::Gateway, Request::Round1 { realm: r, key_id, session }) => self.round1(realm(&r)?, key_id, session),
-            (Peer::Gateway, Request::Round2 { session, packages }) => self.round2(&session, &packages).await,
-            (Peer::Holder(from), Request::Share { session, package }) => self.share(from, &session, &package),
-            (Peer::Gateway, Request::Round3 { session }) => self.round3(&session),
-            (Peer::Gateway, Request::Activate { realm: r, key_id, transcript, signatures }) => {
-                self.activate(&realm(&r)?, key_id, &transcript, signatures)
-            }
+            (Peer::Gateway(_), request) => self.answer_gateway(request).await,
+            (Peer::Holder(from), Request::Share { session, package }) => self.receive(from, &session, &package),
             _ => bail!("this peer may not ask that"),
         }
     }
 
-    fn key(&self, realm: &[u8; 16], key_id: u32) -> Result<Option<Arc<Key>>> {
-        if let Some(key) = lock(&self.keys).get(&(*realm, key_id)) {
+    async fn answer_gateway(&self, request: Request) -> Result<Response> {
+        match request {
+            Request::Health {} => Ok(Response::Health {
+                index: self.config.index,
+                software: concat!("volvelle-holder ", env!("CARGO_PKG_VERSION")).to_owned(),
+                suites: vec![SUITE],
+                clock: now(),
+            }),
+            Request::KeyInfo { realm, key_id } => self.info(&named(&realm, key_id)?),
+            Request::Round1 { realm, key_id, session } => self.round1(named(&realm, key_id)?, session),
+            Request::Refresh1 { realm, key_id, session, base, epoch } => {
+                self.refresh1(named(&realm, key_id)?, session, (base, epoch))
+            }
+            Request::Round2 { session, packages } => self.round2(&session, &packages).await,
+            Request::Round3 { session } => self.round3(&session),
+            Request::Activate { realm, key_id, transcript, signatures } => {
+                self.activate(&named(&realm, key_id)?, &transcript, signatures)
+            }
+            Request::Keys { after } => self.names(after),
+            Request::Epochs { realm, key_id } => self.epochs(&named(&realm, key_id)?),
+            Request::Confirm { realm, key_id, epoch } => self.confirm(&named(&realm, key_id)?, epoch),
+            Request::Certify { realm, key_id, epoch, signatures } => {
+                self.certify(&named(&realm, key_id)?, epoch, signatures)
+            }
+            Request::RepairBegin { session, plan } => self.repair_begin(session, &plan),
+            Request::RepairSplit { session } => self.repair_split(&session).await,
+            Request::RepairSum { session } => self.repair_sum(&session).await,
+            Request::RepairFinish { session, info } => self.repair_finish(&session, info),
+            Request::Share { .. } => bail!("this peer may not ask that"),
+        }
+    }
+
+    /// A secret package from another holder, for whatever is under way.
+    fn receive(&self, from: u8, session: &str, package: &str) -> Result<Response> {
+        let package = zeroize::Zeroizing::new(hex::decode(package)?);
+        if let Some(repair) = lock(&self.repairs).get_mut(session) {
+            return repair.receive(from, package);
+        }
+        lock(&self.sessions).get_mut(session).context("nothing of this name is under way here")?.receive(from, package)
+    }
+
+    /// A key that is in use, or not yet.
+    fn key(&self, name: &KeyName) -> Result<Option<Arc<Key>>> {
+        if let Some(key) = lock(&self.keys).get(name) {
             return Ok(Some(Arc::clone(key)));
         }
-        let key = self.folder.load(realm, key_id)?.map(Arc::new);
-        if let Some(key) = key.as_ref().filter(|key| key.info.active) {
-            lock(&self.keys).insert((*realm, key_id), Arc::clone(key));
+        let _changing = lock(&self.changing);
+        let key = self.folder.load(name)?.map(Arc::new);
+        if let Some(key) = &key {
+            self.remember(name, key);
         }
         Ok(key)
+    }
+
+    fn remember(&self, name: &KeyName, key: &Arc<Key>) {
+        if key.newest().is_some() {
+            lock(&self.keys).insert(*name, Arc::clone(key));
+        }
+    }
+
+    /// Reads a key, changes it and remembers what came of it. What the change stores is stored even if it fails later.
+    fn change<T>(&self, name: &KeyName, change: impl FnOnce(&mut Key) -> Result<T>) -> Result<T> {
+        let _changing = lock(&self.changing);
+        let mut key = self.folder.load(name)?.unwrap_or_default();
+        let outcome = change(&mut key);
+        let stored = self.folder.load(name)?;
+        lock(&self.keys).remove(name);
+        if let Some(stored) = stored {
+            self.remember(name, &Arc::new(stored));
+        }
+        outcome
+    }
+
+    fn info(&self, name: &KeyName) -> Result<Response> {
+        let key = self.key(name)?;
+        let slot = key.as_ref().and_then(|key| key.newest().or_else(|| key.slots.values().next_back()));
+        Ok(Response::Key(slot.map(|slot| slot.info.clone())))
+    }
+
+    fn names(&self, after: Option<KeyRef>) -> Result<Response> {
+        let after = after.map(|key| named(&key.realm, key.key_id)).transpose()?;
+        let later = self.folder.keys()?.into_iter().filter(|name| after.is_none_or(|after| *name > after));
+        let names = later.take(KEYS_AT_ONCE).map(|(realm, key_id)| KeyRef { realm: hex::encode(realm), key_id });
+        Ok(Response::Keys(names.collect()))
     }
 }

@@ -29,6 +29,18 @@ pub enum Operation {
     Probe = 4,
 }
 
+impl Operation {
+    /// As it is written in policies and logs.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Seal => "seal",
+            Self::Open => "open",
+            Self::Rewrap => "rewrap",
+            Self::Probe => "probe",
+        }
+    }
+}
+
 /// Whether the answers must be proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proving {
@@ -129,6 +141,19 @@ impl<'a> Reader<'a> {
     fn end(&self) -> Result<()> {
         ensure!(self.0.is_empty(), "something follows the message");
         Ok(())
+    }
+}
+
+impl Answer {
+    /// As it is written in logs.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Evaluated(_) => "evaluated",
+            Self::Denied => "denied",
+            Self::Rate => "rate",
+            Self::Tombstone => "tombstone",
+            Self::Bad => "bad",
+        }
     }
 }
 

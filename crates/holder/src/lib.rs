@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod eval;
 mod link;
 pub mod local;
+pub mod log;
 pub mod quorum;
 pub mod roster;
 pub mod setup;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::daemon::HolderConfig;
-use crate::quorum::QuorumConfig;
+use crate::quorum::{QuorumConfig, usual_refresh};
 use crate::roster::{IdentityFiles, Member, Roster, write_durably};
 use crate::setup::{CONFIG, files, identity};
 
@@ -29,7 +29,12 @@ pub fn prepare(folder: &Path, n: u8, t: u8) -> Result<LocalSetup> {
     let roster_file = folder.join("roster.toml");
     let gateway = files(&folder.join("gateway"));
     let configs: Vec<PathBuf> = (1..=n).map(|i| folder.join(format!("holder-{i}")).join(CONFIG)).collect();
-    let quorum = QuorumConfig { roster: roster_file.clone(), identity: gateway.clone(), kek_cache_seconds: 30 };
+    let quorum = QuorumConfig {
+        roster: roster_file.clone(),
+        identity: gateway.clone(),
+        kek_cache_seconds: 30,
+        refresh_hours: usual_refresh(),
+    };
     // The roster is written last: without it nothing was made that anybody used.
     if !roster_file.exists() {
         let (gateway_pin, _) = identity(&folder.join("gateway"))?;
@@ -45,12 +50,14 @@ pub fn prepare(folder: &Path, n: u8, t: u8) -> Result<LocalSetup> {
                 listen: address.clone(),
                 roster: "../roster.toml".into(),
                 state: "state".into(),
+                log: None,
                 identity: IdentityFiles { certificate: "certificate.der".into(), key: "key.der".into() },
+                unlock: None,
             };
             write_durably(path, toml::to_string(&config)?.as_bytes(), true)?;
             holders.push(Member { index, address, pin, signing_key });
         }
-        let roster = Roster { threshold: t, holders, gateways: vec![gateway_pin] };
+        let roster = Roster { threshold: t, holders, gateways: vec![gateway_pin], former: vec![], policies: vec![] };
         roster.check()?;
         write_durably(&roster_file, toml::to_string(&roster)?.as_bytes(), true)?;
     }

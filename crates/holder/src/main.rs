@@ -8,8 +8,11 @@ use anyhow::{Context as _, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
-use volvelle_holder::daemon::{self, HolderConfig};
-use volvelle_holder::setup::{HolderPlan, init_gateway, init_holder, member_line, parse_member, roster_text};
+use volvelle_holder::Roster;
+use volvelle_holder::daemon::{self, HolderConfig, Unlock};
+use volvelle_holder::setup::{
+    HolderPlan, RosterChange, changed_roster, init_gateway, init_holder, member_line, parse_member, roster_text,
+};
 
 const ABOUT: &str = "A fragment holder: answers evaluations, never sees a value or a key";
 const AFTER: &str = "\
@@ -43,6 +46,13 @@ fn command() -> Command {
                 .arg(path("dir", "Where to put certificate.der and key.der").required(true)),
         )
         .subcommand(roster_command())
+        .subcommand(change_command())
+        .subcommand(
+            Command::new("check-log")
+                .about("Check the chain of a holder's log, and print how long it is and where it ends")
+                .after_help("Keep what it prints somewhere else: a log that was cut then no longer has that line.")
+                .arg(path("dir", "The folder of the log").required(true)),
+        )
 }
 
 fn init_command() -> Command {
@@ -61,6 +71,14 @@ fn init_command() -> Command {
         .arg(path(
             "key-at",
             "Where the service finds the private key, e.g. as a systemd credential [default: DIR/key.der]",
+        ))
+        .arg(path(
+            "unlock-key-file",
+            "A file of 32 random bytes that opens the fragments' key, e.g. as a systemd credential",
+        ))
+        .arg(path(
+            "unlock-passphrase-file",
+            "A file with a passphrase that opens the fragments' key, e.g. as a systemd credential",
         ))
 }
 
@@ -84,12 +102,47 @@ fn roster_command() -> Command {
         )
 }
 
+fn change_command() -> Command {
+    let many = |name, value, help| word(name, value, help).action(ArgAction::Append);
+    Command::new("change-roster")
+        .about("Print a roster with other holders or gateways; every party needs the same one, and a restart")
+        .after_help(
+            "A --member with the index of another one takes its place. Then, with the new roster everywhere:\n  \
+             volvelle fragments repair --holder N   for each new one\n  \
+             volvelle fragments refresh             so that what former ones have is worth nothing",
+        )
+        .arg(path("from", "The roster as it is").value_name("FILE").required(true))
+        .arg(many("member", "LINE", "A holder that is new or takes another's place, as `init` printed it"))
+        .arg(many("drop", "N", "The index of a holder to leave out").value_parser(value_parser!(u8)))
+        .arg(many("gateway-pin", "PIN", "A new gateway, as `gateway-identity` printed it"))
+        .arg(many("drop-gateway", "PIN", "A gateway to leave out"))
+}
+
+fn check_log(arguments: &ArgMatches) -> Result<String> {
+    let dir = arguments.get_one::<PathBuf>("dir").context("--dir is needed")?;
+    let checked = volvelle_holder::log::read(dir, |_| ())?;
+    Ok(format!("{} entries, the last one is {}", checked.entries, checked.head))
+}
+
+fn changed(arguments: &ArgMatches) -> Result<String> {
+    let texts = |name: &str| arguments.get_many::<String>(name).into_iter().flatten();
+    let change = RosterChange {
+        members: texts("member").map(|line| parse_member(line)).collect::<Result<_>>()?,
+        drop: arguments.get_many("drop").into_iter().flatten().copied().collect(),
+        gateways: texts("gateway-pin").cloned().collect(),
+        drop_gateways: texts("drop-gateway").cloned().collect(),
+    };
+    let from = arguments.get_one::<PathBuf>("from").context("--from is needed")?;
+    changed_roster(Roster::load(from)?, change)
+}
+
 fn word(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help)
 }
 
 fn path(name: &'static str, help: &'static str) -> Arg {
-    word(name, if name == "key-at" { "FILE" } else { "DIR" }, help).value_parser(value_parser!(PathBuf))
+    word(name, if name.contains("key") || name.contains("file") { "FILE" } else { "DIR" }, help)
+        .value_parser(value_parser!(PathBuf))
 }
 
 fn main() -> Result<()> {
@@ -100,6 +153,8 @@ fn main() -> Result<()> {
         Some(("gateway-identity", arguments)) => {
             init_gateway(arguments.get_one::<PathBuf>("dir").context("--dir is needed")?)?
         }
+        Some(("change-roster", arguments)) => changed(arguments)?,
+        Some(("check-log", arguments)) => check_log(arguments)?,
         Some((_, arguments)) => roster(arguments)?,
         None => return serve(&arguments),
     };
@@ -115,7 +170,15 @@ fn plan(arguments: &ArgMatches) -> Result<HolderPlan> {
         address: arguments.get_one::<String>("address").cloned(),
         state: arguments.get_one::<PathBuf>("state").cloned(),
         key_at: arguments.get_one::<PathBuf>("key-at").cloned(),
+        unlock: unlock(arguments),
     })
+}
+
+fn unlock(arguments: &ArgMatches) -> Option<Unlock> {
+    let file = |name: &str| arguments.get_one::<PathBuf>(name).cloned();
+    let (key_file, passphrase_file) = (file("unlock-key-file"), file("unlock-passphrase-file"));
+    let any = key_file.is_some() || passphrase_file.is_some();
+    any.then_some(Unlock { key_file, passphrase_file, memory_mib: None })
 }
 
 fn roster(arguments: &ArgMatches) -> Result<String> {
@@ -136,6 +199,7 @@ fn serve(arguments: &ArgMatches) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         tracing::warn!("this holder runs as root: give it a user of its own");
     }
+    lock_memory();
     let config = HolderConfig::load(path)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(daemon::run(config, ended(with_stdin)));
@@ -149,6 +213,25 @@ fn no_core_dumps() -> Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
         .context("core dumps cannot be forbidden")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("the memory cannot be protected")
+}
+
+/// Keeps fragments off the swap. Under a limit a later allocation could fail, so that nothing is locked then.
+fn lock_memory() {
+    use rustix::mm::{MlockAllFlags, mlockall};
+    use rustix::process::{Resource, getrlimit};
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    let limited = getrlimit(Resource::Memlock).current.is_some() && !may_lock();
+    if limited || mlockall(flags).is_err() {
+        tracing::warn!("memory is not locked and may reach the swap: give this service LimitMEMLOCK=infinity");
+    }
+}
+
+/// Whether the process has `CAP_IPC_LOCK`, for which there is no limit.
+fn may_lock() -> bool {
+    const IPC_LOCK: u64 = 1 << 14;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & IPC_LOCK != 0)
 }
 
 async fn ended(with_stdin: bool) {

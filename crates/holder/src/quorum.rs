@@ -5,8 +5,12 @@
 
 mod ask;
 mod cache;
+mod doctor;
+mod epochs;
 mod generate;
 mod health;
+mod refresh;
+mod repair;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -22,6 +26,10 @@ use volvelle_fragments::{Bound, Error, Input, Kek, Place, PublicShare, Record, S
 use zeroize::Zeroizing;
 
 use self::cache::Cache;
+pub use self::doctor::{Finding, Severity};
+use self::epochs::View;
+pub use self::refresh::Refreshed;
+pub use self::repair::Repaired;
 use crate::eval::Operation;
 use crate::link::Link;
 use crate::lock;
@@ -50,11 +58,19 @@ pub struct QuorumConfig {
     /// Seconds a derived key may be kept; 0 = not at all.
     #[serde(default = "usual_cache")]
     pub kek_cache_seconds: u64,
+    /// Hours after which every fragment is replaced; 0 = only when somebody asks for it.
+    #[serde(default = "usual_refresh")]
+    pub refresh_hours: u64,
 }
 
 /// Seconds a derived key is kept when nobody says.
 const fn usual_cache() -> u64 {
     30
+}
+
+/// A week, when nobody says.
+pub(crate) const fn usual_refresh() -> u64 {
+    7 * 24
 }
 
 /// Why a quorum did not do it.
@@ -78,6 +94,9 @@ pub enum QuorumError {
     /// The key generation did not come to an end; it may be begun again.
     #[error("the key generation failed: {0}; every holder must be up to make a key")]
     KeyGeneration(String),
+    /// A refresh or repair did not come to an end. Nothing is lost; it may be repeated.
+    #[error("{0}")]
+    Holders(String),
     /// The configuration is wrong.
     #[error("the holders' configuration is wrong: {0:#}")]
     Config(anyhow::Error),
@@ -92,6 +111,7 @@ impl QuorumError {
             }
             Self::Record(error) => Self::Record(*error),
             Self::KeyGeneration(why) => Self::KeyGeneration(why.clone()),
+            Self::Holders(why) => Self::Holders(why.clone()),
             Self::Config(error) => Self::Config(anyhow::anyhow!("{error:#}")),
         }
     }
@@ -102,8 +122,16 @@ impl QuorumError {
 pub struct HolderStatus {
     /// Its index.
     pub index: u8,
-    /// `up`, `down` or `quarantined`.
+    /// `up`; `down`; `lost` (it has no fragment); `stale` (it has an older one only); `quarantined` (it answered wrongly).
     pub state: &'static str,
+    /// The newest epoch it has the certificate of.
+    pub epoch: Option<u32>,
+    /// Every epoch it holds; more than one while a refresh is under way or broke off.
+    pub epochs_held: Vec<u32>,
+    /// When its newest certificate came, in seconds since 1970.
+    pub refreshed_at: Option<u64>,
+    /// Seconds its clock differs from this one's, if it answered.
+    pub clock_skew: Option<u64>,
     /// How long a question and its answer took, if it answered.
     pub round_trip: Option<Duration>,
     /// Program and version, if it answered.
@@ -114,7 +142,26 @@ pub struct HolderStatus {
     pub detail: Option<String>,
 }
 
-type KeyName = ([u8; 16], u32);
+impl HolderStatus {
+    /// Nothing is known of it.
+    const fn unknown(index: u8) -> Self {
+        Self {
+            index,
+            state: "down",
+            epoch: None,
+            epochs_held: Vec::new(),
+            refreshed_at: None,
+            clock_skew: None,
+            round_trip: None,
+            software: None,
+            suites: Vec::new(),
+            detail: None,
+        }
+    }
+}
+
+/// A key's realm and id.
+pub type KeyName = ([u8; 16], u32);
 /// Public shares by holder.
 type Publics = BTreeMap<u8, PublicShare>;
 type Opened = Result<Zeroizing<Vec<u8>>, QuorumError>;
@@ -126,6 +173,8 @@ struct Peer {
     quarantined: Mutex<Option<Instant>>,
     /// It failed of late: others are asked first, and it is probed until it answers.
     down: AtomicBool,
+    /// It showed to have an older fragment only.
+    stale: AtomicBool,
     /// The median of what it takes, in microseconds.
     median_us: AtomicU32,
 }
@@ -133,12 +182,13 @@ struct Peer {
 struct Inner {
     roster: Roster,
     peers: Vec<Arc<Peer>>,
-    publics: Mutex<HashMap<KeyName, Arc<Publics>>>,
+    views: Mutex<HashMap<KeyName, Arc<View>>>,
     /// The key holders are probed with.
     last_used: Mutex<Option<KeyName>>,
     /// By the set of indices, as bits.
     weights: RwLock<HashMap<u16, Arc<Weights>>>,
     cache: Cache,
+    refresh_hours: u64,
     /// Half random, half counted: names requests.
     requests: (u64, AtomicU64),
     upkeep: Mutex<Option<JoinHandle<()>>>,
@@ -163,6 +213,7 @@ impl Quorum {
                 link: Link::new(member.clone(), connector.into()),
                 quarantined: Mutex::default(),
                 down: AtomicBool::new(false),
+                stale: AtomicBool::new(false),
                 median_us: AtomicU32::new(FIRST_GUESS_US),
             }));
         }
@@ -170,7 +221,8 @@ impl Quorum {
         Ok(Self(Arc::new(Inner {
             roster,
             peers,
-            publics: Mutex::default(),
+            views: Mutex::default(),
+            refresh_hours: config.refresh_hours,
             last_used: Mutex::default(),
             weights: RwLock::default(),
             cache: Cache::new(Duration::from_secs(config.kek_cache_seconds)),
@@ -196,14 +248,22 @@ impl Quorum {
     /// # Errors
     /// The record does not belong there or was changed, or too few holders answer.
     pub async fn open(&self, place: &Place, record: &[u8]) -> Opened {
+        let bound = Sealed::parse(record)?.bind(place)?;
+        self.open_bound(&bound, record).await
+    }
+
+    /// Opens a record that was bound to its place before.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_bound(&self, bound: &Bound, record: &[u8]) -> Opened {
         let sealed = Sealed::parse(record)?;
-        let bound = sealed.bind(place)?;
         if let Some(kek) = self.0.cache.find(bound.name()) {
-            return Ok(sealed.open(&bound, &kek)?);
+            return Ok(sealed.open(bound, &kek)?);
         }
-        let chunk = [(0, sealed, bound)];
+        let chunk = [(0, sealed, bound.clone())];
         // Boxed: the future of a read whose key is cached stays small.
-        Box::pin(self.open_chunk((place.realm, sealed.key_id()), &chunk))
+        Box::pin(self.open_chunk((bound.realm(), sealed.key_id()), &chunk))
             .await
             .pop()
             .map_or(Err(Error::Library.into()), |(_, v)| v)
@@ -293,6 +353,12 @@ impl Quorum {
         Ok(record.rewrap((&from, old), (&to, new), record.with_customer())?.into_bytes())
     }
 
+    /// Holders needed for an answer.
+    #[must_use]
+    pub fn threshold(&self) -> u8 {
+        self.0.roster.threshold
+    }
+
     /// Forgets every cached key.
     pub fn forget(&self) {
         self.0.cache.clear();
@@ -308,6 +374,13 @@ impl Peer {
     fn quarantine(&self) {
         tracing::error!(holder = self.index, "a fragment holder answered wrongly and is left out");
         *lock(&self.quarantined) = Some(Instant::now());
+    }
+
+    /// Notes that it has an older fragment only; it is asked last.
+    fn falls_behind(&self) {
+        if !self.stale.swap(true, Ordering::Relaxed) {
+            tracing::error!(holder = self.index, "a fragment holder has an older fragment only and needs repair");
+        }
     }
 
     /// A running median: each observation moves it a little up or down.

@@ -19,6 +19,52 @@ pub struct Roster {
     pub holders: Vec<Member>,
     /// SHA-256 of the certificates of the gateways, in hexadecimal.
     pub gateways: Vec<String>,
+    /// Holders that were replaced or dropped: what they signed still holds, nothing else of them does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<Former>,
+    /// What gateways may ask for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<Policy>,
+}
+
+/// What a gateway may ask holders for. One without a policy may ask for everything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// The gateway's pin.
+    pub gateway: String,
+    /// Paths at and under which it may ask.
+    pub prefixes: Vec<String>,
+    /// Of `seal`, `open` and `rewrap`, those it may do.
+    pub operations: Vec<String>,
+    /// Different items in a minute, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_minute: Option<u32>,
+    /// Different items in an hour, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_hour: Option<u32>,
+    /// Different items in a day, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_day: Option<u32>,
+}
+
+impl Policy {
+    pub(crate) fn allows(&self, operation: &str, path: &str) -> bool {
+        let under = |prefix: &String| {
+            path.strip_prefix(prefix.as_str())
+                .is_some_and(|rest| rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/'))
+        };
+        self.operations.iter().any(|allowed| allowed == operation) && self.prefixes.iter().any(under)
+    }
+}
+
+/// A holder that is no member any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    /// Its index, which another one may have now.
+    pub index: u8,
+    /// Its Ed25519 key, in hexadecimal.
+    pub signing_key: String,
 }
 
 /// One holder.
@@ -60,8 +106,20 @@ impl Roster {
         let n = u8::try_from(self.holders.len()).unwrap_or(u8::MAX);
         ensure!(n <= 9, "the roster has {n} holders; at most 9 are possible");
         ensure!((2..=n).contains(&self.threshold), "threshold must be between 2 and the number of holders, {n}");
-        let in_order = self.holders.iter().zip(1..).all(|(holder, index)| holder.index == index);
-        ensure!(in_order, "the holders of the roster must have the indices 1 to {n}, in order");
+        let in_order = self.holders.windows(2).all(|pair| pair[0].index < pair[1].index);
+        let in_range = self.holders.iter().all(|holder| (1..=9).contains(&holder.index));
+        ensure!(in_order && in_range, "the holders of the roster must have different indices from 1 to 9, in order");
+        for policy in &self.policies {
+            let gateway = &policy.gateway;
+            ensure!(
+                self.gateways.contains(gateway),
+                "a policy is for gateway {gateway}, which the roster does not have"
+            );
+            let known = policy.operations.iter().all(|word| ["seal", "open", "rewrap"].contains(&word.as_str()));
+            ensure!(known, "operations of a policy must be of seal, open and rewrap");
+        }
+        let gateways: HashSet<&String> = self.policies.iter().map(|policy| &policy.gateway).collect();
+        ensure!(gateways.len() == self.policies.len(), "a gateway can have one policy only");
         let pins: HashSet<&String> = self.holders.iter().map(|holder| &holder.pin).chain(&self.gateways).collect();
         ensure!(pins.len() == self.holders.len() + self.gateways.len(), "every party must have a pin of its own");
         let addresses: HashSet<&String> = self.holders.iter().map(|holder| &holder.address).collect();
@@ -73,6 +131,12 @@ impl Roster {
     #[must_use]
     pub fn canonical(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The keys that may have signed for an index: that of its holder, and those of former ones.
+    pub(crate) fn signers(&self, index: u8) -> impl Iterator<Item = &str> {
+        let now = self.holders.iter().filter(move |holder| holder.index == index).map(|h| h.signing_key.as_str());
+        now.chain(self.former.iter().filter(move |former| former.index == index).map(|f| f.signing_key.as_str()))
     }
 
     pub(crate) fn holder_of(&self, pin: &str) -> Option<u8> {

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 
-use crate::daemon::HolderConfig;
-use crate::roster::{IdentityFiles, Member, Roster, pin, read_private, write_durably};
+use crate::daemon::{HolderConfig, Unlock};
+use crate::roster::{Former, IdentityFiles, Member, Roster, pin, read_private, write_durably};
 
 /// The name of a holder's configuration in its folder.
 pub const CONFIG: &str = "holder.toml";
@@ -30,6 +30,8 @@ pub struct HolderPlan {
     pub state: Option<PathBuf>,
     /// Where the service will find the private key, if not in its folder.
     pub key_at: Option<PathBuf>,
+    /// What opens the key that seals its fragments.
+    pub unlock: Option<Unlock>,
 }
 
 /// Makes a holder's identity and configuration, or finds them; the roster is put beside them as `roster.toml`. Gives the line for
@@ -54,10 +56,12 @@ pub fn init_holder(plan: &HolderPlan) -> Result<Member> {
         listen: plan.listen.to_string(),
         roster: "roster.toml".into(),
         state: plan.state.clone().unwrap_or_else(|| "state".into()),
+        log: None,
         identity: IdentityFiles {
             certificate: "certificate.der".into(),
             key: plan.key_at.clone().unwrap_or_else(|| "key.der".into()),
         },
+        unlock: plan.unlock.clone(),
     };
     let text = toml::to_string(&config)?;
     if file.exists() {
@@ -115,9 +119,60 @@ pub fn roster_text(threshold: u8, mut members: Vec<Member>, gateways: Vec<String
         check_digest(gateway)?;
     }
     ensure!(!gateways.is_empty(), "a roster needs at least one --gateway-pin");
-    let roster = Roster { threshold, holders: members, gateways };
+    let roster = Roster { threshold, holders: members, gateways, former: vec![], policies: vec![] };
+    // Later ones may have gaps, where a holder was dropped.
+    let whole = roster.holders.iter().zip(1..).all(|(holder, index)| holder.index == index);
+    ensure!(whole, "the holders of a new roster must have the indices 1 to n, in order");
     roster.check()?;
     Ok(toml::to_string(&roster)?)
+}
+
+/// How a roster is to change.
+#[derive(Clone, Debug, Default)]
+pub struct RosterChange {
+    /// A new holder, or one that takes the place of another with the same index.
+    pub members: Vec<Member>,
+    /// Indices of holders to leave out.
+    pub drop: Vec<u8>,
+    /// Pins of new gateways.
+    pub gateways: Vec<String>,
+    /// Pins of gateways to leave out.
+    pub drop_gateways: Vec<String>,
+}
+
+/// A changed roster as text, checked. The threshold stays: it is part of every key.
+///
+/// # Errors
+/// What is to be left out is not there, or what comes of it makes no sense.
+pub fn changed_roster(mut roster: Roster, change: RosterChange) -> Result<String> {
+    for member in change.members {
+        retire(&mut roster, member.index);
+        roster.holders.push(member);
+    }
+    for index in change.drop {
+        ensure!(retire(&mut roster, index), "the roster has no holder {index}");
+    }
+    roster.holders.sort_by_key(|member| member.index);
+    for pin in &change.drop_gateways {
+        ensure!(roster.gateways.contains(pin), "the roster has no gateway {pin}");
+    }
+    roster.gateways.retain(|pin| !change.drop_gateways.contains(pin));
+    roster.policies.retain(|policy| !change.drop_gateways.contains(&policy.gateway));
+    for pin in change.gateways {
+        check_digest(&pin)?;
+        roster.gateways.push(pin);
+    }
+    ensure!(!roster.gateways.is_empty(), "a roster needs at least one gateway");
+    roster.check()?;
+    Ok(toml::to_string(&roster)?)
+}
+
+/// Moves a holder to the former ones, if it is there.
+fn retire(roster: &mut Roster, index: u8) -> bool {
+    let Some(at) = roster.holders.iter().position(|holder| holder.index == index) else { return false };
+    let gone = roster.holders.remove(at);
+    roster.former.push(Former { index, signing_key: gone.signing_key });
+    true
 }
 
 pub(crate) fn files(folder: &Path) -> IdentityFiles {

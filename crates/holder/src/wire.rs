@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+use volvelle_fragments::{PublicShare, publics};
 use zeroize::Zeroizing;
+
+use crate::roster::Roster;
 
 /// The version of everything here.
 const VERSION: u8 = 1;
@@ -32,11 +35,15 @@ pub(crate) enum Kind {
     Answers = 4,
     /// Why not, as text.
     Refused = 5,
+    /// A [`Stale`] in JSON: the evaluation was asked for in an epoch that is not held.
+    Stale = 6,
 }
 
 impl Kind {
     fn of(byte: u8) -> Option<Self> {
-        [Self::Request, Self::Response, Self::Eval, Self::Answers, Self::Refused].into_iter().find(|k| *k as u8 == byte)
+        [Self::Request, Self::Response, Self::Eval, Self::Answers, Self::Refused, Self::Stale]
+            .into_iter()
+            .find(|k| *k as u8 == byte)
     }
 }
 
@@ -84,6 +91,8 @@ pub(crate) enum Request {
     KeyInfo { realm: String, key_id: u32 },
     /// Begin a generation; answers this holder's public package (gateways only, as coordinators).
     Round1 { realm: String, key_id: u32, session: String },
+    /// Begin a refresh from `base`; answers this holder's public package.
+    Refresh1 { realm: String, key_id: u32, session: String, base: u32, epoch: u32 },
     /// Everybody's public packages; sends the secret packages to the other holders.
     Round2 { session: String, packages: BTreeMap<u8, String> },
     /// A secret package from another holder (holders only).
@@ -92,32 +101,128 @@ pub(crate) enum Request {
     Round3 { session: String },
     /// All signatures: from now on the key is used.
     Activate { realm: String, key_id: u32, transcript: String, signatures: BTreeMap<u8, String> },
+    /// The keys that are held, in order, after this one.
+    Keys { after: Option<KeyRef> },
+    /// The epochs of a key that are held.
+    Epochs { realm: String, key_id: u32 },
+    /// Sign once more what was stored as this epoch.
+    Confirm { realm: String, key_id: u32, epoch: u32 },
+    /// All signatures of an epoch: older ones may be erased.
+    Certify { realm: String, key_id: u32, epoch: u32, signatures: BTreeMap<u8, String> },
+    /// Begin a repair, at the helpers and at the holder in need.
+    RepairBegin { session: String, plan: RepairPlan },
+    /// At each helper: send each helper its part.
+    RepairSplit { session: String },
+    /// At each helper: send the sum of the parts to the holder in need.
+    RepairSum { session: String },
+    /// At the holder in need: restore and store the fragment, which must fit this.
+    RepairFinish { session: String, info: KeyInfo },
+}
+
+/// A key's name in a message.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeyRef {
+    pub(crate) realm: String,
+    pub(crate) key_id: u32,
+}
+
+/// Who repairs what for whom.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RepairPlan {
+    pub(crate) realm: String,
+    pub(crate) key_id: u32,
+    pub(crate) epoch: u32,
+    pub(crate) helpers: Vec<u8>,
+    pub(crate) lost: u8,
 }
 
 /// What a holder answers.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) enum Response {
-    Health { index: u8, software: String, suites: Vec<u8> },
+    Health {
+        index: u8,
+        software: String,
+        suites: Vec<u8>,
+        #[serde(default)]
+        clock: u64,
+    },
     Key(Option<KeyInfo>),
     Package(String),
-    Signed { transcript: String, signature: String },
+    Signed {
+        transcript: String,
+        signature: String,
+    },
     Done,
+    Keys(Vec<KeyRef>),
+    Epochs {
+        held: Vec<HeldEpoch>,
+        /// When the newest certificate was stored, in seconds since 1970.
+        since: u64,
+    },
 }
 
-/// A key as every holder tells it.
+/// An epoch that a holder has stored.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HeldEpoch {
+    pub(crate) epoch: u32,
+    pub(crate) transcript: String,
+    pub(crate) certified: bool,
+}
+
+/// Why an evaluation was not done: the epoch is not held, but these are; and the newest certificate.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Stale {
+    pub(crate) held: Vec<u32>,
+    pub(crate) newest: Option<KeyInfo>,
+}
+
+/// A key in one epoch, as every holder tells it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeyInfo {
+    /// Whether all signatures are there.
     pub(crate) active: bool,
+    #[serde(default)]
+    pub(crate) epoch: u32,
     pub(crate) transcript: String,
     pub(crate) publics: BTreeMap<u8, String>,
     pub(crate) signatures: BTreeMap<u8, String>,
 }
 
 impl KeyInfo {
-    /// The bytes each holder signs: the transcript of the generation and the public shares that came of it.
-    pub(crate) fn signed_bytes(&self) -> Vec<u8> {
+    /// The bytes each holder signs: whose key it is, which epoch, what it came of, and the public shares that came of it.
+    pub(crate) fn signed_bytes(&self, (realm, key_id): &([u8; 16], u32)) -> Vec<u8> {
+        let publics = serde_json::to_vec(&self.publics).unwrap_or_default();
+        let (key_id, epoch) = (key_id.to_be_bytes(), self.epoch.to_be_bytes());
+        let parts: [&[u8]; 6] =
+            [b"FDK-ack-v2", realm.as_slice(), &key_id, &epoch, self.transcript.as_bytes(), publics.as_slice()];
+        parts.concat()
+    }
+
+    /// What was signed before there were epochs.
+    pub(crate) fn first_signed_bytes(&self) -> Vec<u8> {
         let publics = serde_json::to_vec(&self.publics).unwrap_or_default();
         [b"FDK-ack-v1", self.transcript.as_bytes(), publics.as_slice()].concat()
+    }
+
+    /// The transcript's bytes.
+    pub(crate) fn transcript(&self) -> Result<[u8; 32]> {
+        hex::decode(&self.transcript).ok().and_then(|bytes| bytes.try_into().ok()).context("a transcript is 32 bytes")
+    }
+
+    /// The public shares of the holders of a roster. What the key says of a holder that came since follows from the others; one
+    /// that was dropped is left out.
+    pub(crate) fn shares_for(&self, roster: &Roster) -> Result<BTreeMap<u8, PublicShare>> {
+        let shares = self.shares()?;
+        let share = |index: u8| match shares.get(&index) {
+            Some(share) => Ok((index, *share)),
+            None => Ok((index, publics::at(&shares, roster.threshold, index)?)),
+        };
+        roster.holders.iter().map(|holder| share(holder.index)).collect()
+    }
+
+    /// The public shares, as they were signed.
+    pub(crate) fn shares(&self) -> Result<BTreeMap<u8, PublicShare>> {
+        self.publics.iter().map(|(index, text)| Ok((*index, PublicShare::from_bytes(&hex::decode(text)?)?))).collect()
     }
 }
 

@@ -2,18 +2,30 @@
 
 #[path = "holder/attack.rs"]
 mod attack;
+#[path = "holder/crashes.rs"]
+mod crashes;
 #[path = "holder/documents.rs"]
 mod documents;
 #[path = "holder/faults.rs"]
 mod faults;
+#[path = "holder/liars.rs"]
+mod liars;
+#[path = "holder/members.rs"]
+mod members;
 #[path = "holder/messages.rs"]
 mod messages;
+#[path = "holder/policies.rs"]
+mod policies;
 #[path = "holder/program.rs"]
 mod program;
+#[path = "holder/renewal.rs"]
+mod renewal;
+#[path = "holder/rest.rs"]
+mod rest;
 #[path = "holder/signatures.rs"]
 mod signatures;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -72,12 +84,25 @@ async fn until_up(quorum: &Quorum) {
     }
 }
 
-/// Puts the fragments of another installation's first holder under this one's.
-fn replace_fragment(of: &LocalSetup, with: &LocalSetup) {
-    let state = |setup: &LocalSetup| setup.holder_configs[0].parent().expect("a folder").join("state");
-    for file in std::fs::read_dir(state(with)).expect("lists").flatten() {
-        std::fs::copy(file.path(), state(of).join(file.file_name())).expect("copies");
+/// Where a holder keeps its fragments.
+fn state_of(setup: &LocalSetup, n: usize) -> PathBuf {
+    setup.holder_configs[n].parent().expect("a folder").join("state")
+}
+
+/// Puts one folder's files in place of another's.
+fn replace_files(of: &Path, with: &Path) {
+    std::fs::remove_dir_all(of).ok();
+    std::fs::create_dir(of).expect("makes the folder");
+    std::fs::set_permissions(of, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("sets the mode");
+    let files = std::fs::read_dir(with).expect("lists").flatten().filter(|entry| entry.path().is_file());
+    for file in files {
+        std::fs::copy(file.path(), of.join(file.file_name())).expect("copies");
     }
+}
+
+/// Puts the fragments of another installation's holder under this one's.
+fn replace_fragment(of: &LocalSetup, with: &LocalSetup, n: usize) {
+    replace_files(&state_of(of, n), &state_of(with, n));
 }
 
 fn place(path: &str) -> Place {
@@ -125,7 +150,7 @@ async fn a_holder_that_answers_wrongly_is_named_and_the_value_still_comes() {
     let other = tempfile::tempdir().expect("a folder");
     let (other_setup, _others, _) = start(other.path()).await;
     processes[0] = None;
-    replace_fragment(&setup, &other_setup);
+    replace_fragment(&setup, &other_setup, 0);
     processes[0] = Some(Process::start(&setup.holder_configs[0]));
     tokio::time::sleep(Duration::from_millis(700)).await;
     // Another client meets it when it seals: what it sealed is good all the same.

@@ -1,5 +1,6 @@
 //! What is written when a rotation ends: the secret's status, its next date, its target's own record.
 
+use serde_json::Value;
 use volvelle_domain::Credential;
 use volvelle_domain::account::Account;
 use volvelle_domain::connector::{ActingAs, FailureClass, Preflight};
@@ -14,7 +15,11 @@ use volvelle_store::{StoreError, Tx, items, rotations, targets, versions};
 
 use crate::job::SHARED;
 use crate::seat::Seat;
+use crate::worker::worded;
 use crate::{EngineError, Parts, issue};
+
+/// Rotations of one slot that are remembered.
+const HISTORY: u32 = 100;
 
 /// Fact of a slot: whether the verifier can be read, so that asking costs no login.
 pub(crate) const READS: &str = "reads";
@@ -111,8 +116,46 @@ pub(crate) async fn close(
             }
         }
     }
+    if stages.iter().all(|stage| stage.is_final()) {
+        if state.stage == Stage::Done && item.locking.held_at(now).is_none() {
+            item.locking.held = None;
+        }
+        item.plan_lock_end();
+    }
+    tell_dependents(&mut item, seat);
     item.modified_at = now;
     items::update(tx, &item).await
+}
+
+/// Extra of an item: what logs on with its account, and how handing the last credential on ended.
+pub const DEPENDENTS: &str = "dependents";
+
+/// A dependent without the new credential makes the rotation a partial success: the account has it, the service does not.
+fn tell_dependents(item: &mut Item, seat: &Seat) {
+    if seat.dependents.is_empty() {
+        return;
+    }
+    let told = seat.dependents.iter().map(|dependent| {
+        let mut shown = dependent.shown.clone();
+        let error = dependent.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default();
+        shown.insert("status".to_owned(), if error.is_empty() { "updated" } else { "failed" }.into());
+        shown.insert("error".to_owned(), error.into());
+        Value::Object(shown)
+    });
+    let told: Vec<Value> = told.collect();
+    // Each host of a linked target has its own; a secret of one host keeps nothing of a former list.
+    let same = |a: &Value, b: &Value| ["kind", "name", "host"].iter().all(|field| a[field] == b[field]);
+    let before = item.extras.get(DEPENDENTS).and_then(Value::as_array).cloned().unwrap_or_default();
+    let others = before.into_iter().filter(|old| !seat.host.is_empty() && !told.iter().any(|new| same(old, new)));
+    let all: Value = others.chain(told.iter().cloned()).collect();
+    item.extras.insert(DEPENDENTS.to_owned(), all);
+    let first = seat.dependents.iter().find_map(|dependent| dependent.failure.as_ref());
+    if let (Some(failure), Some(rotator)) = (first, item.rotator.as_mut())
+        && rotator.status == RotatorStatus::RotationSucceeded
+    {
+        rotator.status = RotatorStatus::RotationPartialSucceeded;
+        rotator.last_error = worded(failure);
+    }
 }
 
 async fn prune(tx: &mut Tx, account: &Account, item: &Item, rotation: &Rotation) -> Result<(), StoreError> {
@@ -120,6 +163,7 @@ async fn prune(tx: &mut Tx, account: &Account, item: &Item, rotation: &Rotation)
     versions::prune(tx, &rotation.slot, keep).await?;
     let shared = versions::Slot { host: SHARED.to_owned(), ..rotation.slot.clone() };
     versions::prune(tx, &shared, 1).await?;
+    rotations::prune(tx, &rotation.slot, HISTORY).await?;
     Ok(())
 }
 
@@ -172,7 +216,9 @@ pub(crate) fn plan_next(rotator: &mut Rotator, seed: u64, now: Micros) {
         RotatorStatus::OutOfSync => rotator.next_rotation_at = None,
         RotatorStatus::RotationFailed | RotatorStatus::RotationPartialSucceeded => {
             rotator.failures = rotator.failures.saturating_add(1);
-            if rotator.schedule.auto_rotate && rotator.next_rotation_at.is_none_or(|due| due <= now) {
+            // Without a schedule there may still be the end of a lock, which made it due.
+            let wanted = rotator.schedule.auto_rotate || rotator.next_rotation_at.is_some();
+            if wanted && rotator.next_rotation_at.is_none_or(|due| due <= now) {
                 let pause = BACK_OFF.0.saturating_mul(1 << rotator.failures.min(10)).min(BACK_OFF.1);
                 let jitter = i64::try_from(seed % 30).unwrap_or(0);
                 rotator.next_rotation_at = Some(now.plus_seconds(pause + jitter));

@@ -140,6 +140,17 @@ impl SlotJob {
         }
     }
 
+    /// Before the books are closed, so that after a crash it is done again.
+    async fn hand_on(&mut self, winner: &ItemVersion) -> Result<(), Failure> {
+        let credential = self.open(winner).await?;
+        if self.seat.current.ct_eq(&credential) {
+            return Ok(());
+        }
+        let call = self.seat.call(0, self.connector_time());
+        self.seat.dependents = self.seat.connector.hand_on(&call, &credential).await;
+        Ok(())
+    }
+
     async fn save_facts(&self) {
         let saved = async {
             let mut tx = self.parts.store.begin().await?;
@@ -306,6 +317,7 @@ impl Job for SlotJob {
     }
 
     async fn prepare(&mut self, winner: &ItemVersion) -> Result<(), Failure> {
+        self.hand_on(winner).await?;
         if self.seat.rotator.rotator_type != "target" {
             return Ok(());
         }

@@ -23,6 +23,7 @@ use volvelle_domain::ids::{Clock, Entropy};
 use volvelle_holder::QuorumError;
 use volvelle_store::{Store, StoreError};
 
+pub use books::DEPENDENTS;
 pub use engine::{Engine, Outcome};
 pub use job::SHARED;
 pub use mend::{HostReport, Mended, evidence_word};

@@ -8,7 +8,7 @@ use serde_json::Value;
 use volvelle_domain::Credential;
 use volvelle_domain::account::Account;
 use volvelle_domain::connector::{
-    ActingAs, Call, Connector, Failure, FailureClass, PasswordPolicy, PeerIdentity, TargetParams,
+    ActingAs, Call, Connector, Dependent, Failure, FailureClass, PasswordPolicy, PeerIdentity, TargetParams,
 };
 use volvelle_domain::ids::{Micros, TargetId};
 use volvelle_domain::item::{Item, Rotator};
@@ -131,6 +131,8 @@ pub struct Seat {
     pub current: Credential,
     /// Proof of who calls, where the target wants one.
     pub proof: String,
+    /// What got the new credential besides readers, and what did not.
+    pub dependents: Vec<Dependent>,
     params: TargetParams,
     pinned: Vec<PeerIdentity>,
 }
@@ -162,6 +164,7 @@ impl Seat {
             facts: SlotFacts::default(),
             current: Credential::default(),
             proof: String::new(),
+            dependents: Vec::new(),
             params,
             pinned,
         })

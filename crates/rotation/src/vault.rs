@@ -6,8 +6,9 @@ use volvelle_domain::item::{Item, ItemVersion};
 use volvelle_domain::path::ItemPath;
 use volvelle_domain::target::{Target, TargetVersion};
 use volvelle_domain::{Credential, Secret};
-use volvelle_fragments::Place;
+use volvelle_fragments::{Bound, Place, Sealed};
 use volvelle_holder::{Quorum, QuorumError};
+use zeroize::Zeroizing;
 
 /// Purpose of a record that holds a version of an item.
 const ITEM: u8 = 1;
@@ -61,6 +62,27 @@ impl Vault {
     ) -> Result<Credential, QuorumError> {
         let place = item_place(account, item, &item.name, &version.host, version.version);
         self.open(&place, &version.sealed).await
+    }
+
+    /// Binds one version of an item to its place, once for many readings by [`Self::open_bound`].
+    ///
+    /// # Errors
+    /// The record does not belong there.
+    pub fn bind_version(&self, account: &Account, item: &Item, version: &ItemVersion) -> Result<Bound, QuorumError> {
+        let place = item_place(account, item, &item.name, &version.host, version.version);
+        Ok(Sealed::parse(&version.sealed)?.bind(&place)?)
+    }
+
+    /// What was sealed: the fields of a credential as one JSON object, to be handed on as they are.
+    ///
+    /// # Errors
+    /// Too few holders answer, or the record does not belong there.
+    pub async fn open_bound(&self, bound: &Bound, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, QuorumError> {
+        let plain = self.0.open_bound(bound, sealed).await?;
+        if plain.starts_with(b"{") && plain.ends_with(b"}") {
+            return Ok(plain);
+        }
+        Err(QuorumError::Record(volvelle_fragments::Error::Encoding("the value")))
     }
 
     /// The record of one version for the item under another name.

@@ -1,20 +1,20 @@
 //! The audit log: one hash chain per account. Each hash covers the one before, so nothing can be changed, left out or
 //! moved without every later hash showing it.
-
-use std::sync::LazyLock;
+//!
+//! Entries written together lie in one row, one line of JSON each: a crowd of readers costs the database one row.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use volvelle_domain::ids::{AccountId, Micros};
 
-use crate::db::{Row, Value, values};
+use crate::db::{Row, values};
 use crate::{StoreError, Tx};
 
-/// Entries chained by one pass.
-const BATCH: usize = 500;
+/// Most entries of one row.
+const BLOCK: usize = 64;
 
-/// Entries read by one statement.
-const PAGE: u32 = 1000;
+/// Rows read by one statement.
+const PAGE: u32 = 100;
 
 /// Entries one question looks at, at most.
 const SCAN: usize = 50_000;
@@ -36,6 +36,49 @@ pub struct Entry {
     pub remote: String,
     /// More, in words; may be empty.
     pub detail: String,
+}
+
+/// The same in somebody else's memory.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Said<'a> {
+    /// When.
+    pub at: Micros,
+    /// Who.
+    pub actor: &'a str,
+    /// What.
+    pub action: &'a str,
+    /// On what.
+    pub object: &'a str,
+    /// How it ended.
+    pub outcome: &'a str,
+    /// From where.
+    pub remote: &'a str,
+    /// More, in words.
+    pub detail: &'a str,
+}
+
+/// An entry as it is stored and hashed: one line of JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line(String);
+
+impl Said<'_> {
+    /// The line to be stored.
+    ///
+    /// # Panics
+    /// Never: texts and a number always make JSON.
+    #[must_use]
+    pub fn line(&self) -> Line {
+        Line(serde_json::to_string(self).expect("texts and a number make JSON"))
+    }
+}
+
+impl Entry {
+    /// The line to be stored.
+    #[must_use]
+    pub fn line(&self) -> Line {
+        let Self { at, actor, action, object, outcome, remote, detail } = self;
+        Said { at: *at, actor, action, object, outcome, remote, detail }.line()
+    }
 }
 
 /// An entry with its place in the chain.
@@ -108,24 +151,16 @@ pub struct Page {
 /// # Errors
 /// The account does not exist.
 pub async fn append(tx: &mut Tx, account: &AccountId, entries: &[Entry]) -> Result<(), StoreError> {
-    for batch in entries.chunks(BATCH) {
-        append_batch(tx, account, batch).await?;
-    }
-    Ok(())
+    let lines: Vec<Line> = entries.iter().map(Entry::line).collect();
+    append_lines(tx, account, &lines).await
 }
 
-/// Statements for many rows, few, and one: only so many different texts that each is prepared once. The numbered parameters of a
-/// statement cost the square of their number, so that more rows at a time would be slower.
-static INSERTS: LazyLock<[(usize, String); 3]> = LazyLock::new(|| {
-    [32, 8, 1].map(|rows| {
-        let row = |n: usize| format!("($1, ${}, ${}, ${}, ${})", n * 4 + 2, n * 4 + 3, n * 4 + 4, n * 4 + 5);
-        let all = (0..rows).map(row).collect::<Vec<_>>().join(", ");
-        (rows, format!("INSERT INTO audit (account, seq, at, entry, hash) VALUES {all}"))
-    })
-});
-
-async fn append_batch(tx: &mut Tx, account: &AccountId, entries: &[Entry]) -> Result<(), StoreError> {
-    let count = i64::try_from(entries.len()).map_err(|_| StoreError::Forbidden("so many entries"))?;
+/// Appends entries that are lines already.
+///
+/// # Errors
+/// The account does not exist.
+pub async fn append_lines(tx: &mut Tx, account: &AccountId, lines: &[Line]) -> Result<(), StoreError> {
+    let count = i64::try_from(lines.len()).map_err(|_| StoreError::Forbidden("so many entries"))?;
     // The update locks the head, so that chains grow one transaction after the other.
     let head = tx
         .row(
@@ -135,19 +170,22 @@ async fn append_batch(tx: &mut Tx, account: &AccountId, entries: &[Entry]) -> Re
         .await?
         .ok_or(StoreError::NotFound("the account"))?;
     let (mut seq, mut hash) = (head.int(0)? - count, head.bytes(1, "an audit hash")?);
-    let mut rows: Vec<[Value; 4]> = Vec::with_capacity(entries.len());
-    for entry in entries {
-        seq += 1;
-        let text = serde_json::to_string(entry).map_err(|_| StoreError::Corrupt("an audit entry"))?;
-        hash = link(&hash, seq, &text);
-        rows.push([seq.into(), entry.at.0.into(), text.into(), hash.as_slice().into()]);
-    }
-    let mut rows = rows.into_iter();
-    for (size, sql) in INSERTS.iter() {
-        while rows.len() >= *size {
-            let arguments = values![account.0.as_str()].into_iter().chain(rows.by_ref().take(*size).flatten());
-            tx.execute(sql, arguments.collect()).await?;
+    for block in lines.chunks(BLOCK) {
+        let before = hash;
+        let mut text = String::with_capacity(block.iter().map(|line| line.0.len() + 1).sum());
+        for Line(line) in block {
+            seq += 1;
+            hash = link(&hash, seq, line);
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            text.push_str(line);
         }
+        tx.execute(
+            "INSERT INTO audit (account, seq, entries, hash_before, hash) VALUES ($1, $2, $3, $4, $5)",
+            values![account.0.as_str(), seq, text, before.as_slice(), hash.as_slice()],
+        )
+        .await?;
     }
     tx.execute("UPDATE audit_heads SET hash = $2 WHERE account = $1", values![account.0.as_str(), hash.as_slice()])
         .await?;
@@ -167,43 +205,74 @@ fn link(before: &[u8; 32], seq: i64, text: &str) -> [u8; 32] {
 /// # Errors
 /// The database is not available.
 pub async fn list(tx: &mut Tx, account: &AccountId, filter: &Filter) -> Result<Page, StoreError> {
-    let sql = match filter.order {
-        Order::OldestFirst => {
-            "SELECT seq, entry, hash FROM audit WHERE account = $1 AND seq > $2 ORDER BY seq LIMIT $3"
-        }
-        Order::NewestFirst => {
-            "SELECT seq, entry, hash FROM audit WHERE account = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3"
-        }
+    let newest = filter.order == Order::NewestFirst;
+    let sql = if newest {
+        "SELECT seq, entries, hash_before FROM audit WHERE account = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3"
+    } else {
+        "SELECT seq, entries, hash_before FROM audit WHERE account = $1 AND seq > $2 ORDER BY seq LIMIT $3"
     };
-    let mut after = if filter.order == Order::NewestFirst && filter.after == 0 { i64::MAX } else { filter.after };
+    let mut after = if newest && filter.after == 0 { i64::MAX } else { filter.after };
     let wanted = usize::try_from(filter.limit).unwrap_or(usize::MAX);
-    let everything = filter.actor.is_empty() && filter.action.is_empty() && filter.object.is_empty();
-    let size = if everything { PAGE.min(filter.limit) } else { PAGE };
+    let rows_wanted = filter.limit.clamp(1, PAGE);
     let mut entries = Vec::new();
     let mut seen = 0;
     while seen < SCAN && entries.len() < wanted {
-        let rows = tx.rows(sql, values![account.0.as_str(), after, size]).await?;
-        if rows.is_empty() {
+        // A row is known by its last entry: the one that holds the entry before `after` may reach beyond it.
+        let from = if newest { after.saturating_add(BLOCK as i64 - 1) } else { after };
+        let rows = tx.rows(sql, values![account.0.as_str(), from, rows_wanted]).await?;
+        let mut moved = false;
+        for row in &rows {
+            let mut block = Block::read(row)?.unfold()?;
+            if newest {
+                block.reverse();
+            }
+            for chained in block {
+                let passed = if newest { chained.seq >= after } else { chained.seq <= after };
+                if passed || seen == SCAN || entries.len() == wanted {
+                    continue;
+                }
+                (after, moved) = (chained.seq, true);
+                seen += 1;
+                if filter.admits(&chained.entry) {
+                    entries.push(chained);
+                }
+            }
+        }
+        if !moved {
             return Ok(Page { entries, next: None });
         }
-        for row in &rows {
-            let chained = read(row)?;
-            after = chained.seq;
-            if filter.admits(&chained.entry) {
-                entries.push(chained);
-            }
-            if entries.len() == wanted {
-                break;
-            }
-        }
-        seen += rows.len();
     }
     Ok(Page { entries, next: Some(after) })
 }
 
-fn read(row: &Row) -> Result<Chained, StoreError> {
-    let entry = serde_json::from_str(&row.text(1)?).map_err(|_| StoreError::Corrupt("an audit entry"))?;
-    Ok(Chained { seq: row.int(0)?, entry, hash: row.bytes(2, "an audit hash")? })
+/// One row of the log.
+struct Block {
+    /// Of its last entry.
+    seq: i64,
+    text: String,
+    before: [u8; 32],
+}
+
+impl Block {
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self { seq: row.int(0)?, text: row.text(1)?, before: row.bytes(2, "an audit hash")? })
+    }
+
+    fn lines(&self) -> impl Iterator<Item = (i64, &str)> {
+        let count = i64::try_from(self.text.split('\n').count()).unwrap_or(i64::MAX);
+        (self.seq.saturating_sub(count) + 1..).zip(self.text.split('\n'))
+    }
+
+    fn unfold(&self) -> Result<Vec<Chained>, StoreError> {
+        let mut hash = self.before;
+        let mut chained = Vec::new();
+        for (seq, line) in self.lines() {
+            hash = link(&hash, seq, line);
+            let entry = serde_json::from_str(line).map_err(|_| StoreError::Corrupt("an audit entry"))?;
+            chained.push(Chained { seq, entry, hash });
+        }
+        Ok(chained)
+    }
 }
 
 /// Entries ever written, over all accounts: it only grows. What is remembered elsewhere and lies ahead of it means that an older
@@ -225,14 +294,20 @@ pub async fn verify(tx: &mut Tx, account: &AccountId) -> Result<Verdict, StoreEr
     loop {
         let rows = tx
             .rows(
-                "SELECT seq, entry, hash FROM audit WHERE account = $1 AND seq > $2 ORDER BY seq LIMIT 1000",
-                values![account.0.as_str(), seq],
+                "SELECT seq, entries, hash_before, hash FROM audit WHERE account = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+                values![account.0.as_str(), seq, PAGE],
             )
             .await?;
         for row in &rows {
-            seq += 1;
-            hash = link(&hash, seq, &row.text(1)?);
-            if row.int(0)? != seq || row.blob(2)? != hash {
+            let block = Block::read(row)?;
+            let starts_here = block.before == hash && block.lines().next().is_some_and(|(first, _)| first == seq + 1);
+            if !starts_here {
+                return Ok(Verdict::BrokenAt(seq + 1));
+            }
+            for (next, line) in block.lines() {
+                (seq, hash) = (next, link(&hash, next, line));
+            }
+            if row.blob(3)? != hash {
                 return Ok(Verdict::BrokenAt(seq));
             }
         }

@@ -55,8 +55,8 @@ pub async fn add(tx: &mut Tx, item: &Item) -> Result<ItemId, StoreError> {
     let id = counters::next(tx, &item.account, "item").await?;
     tx.execute(
         "INSERT INTO items (account, id, name, enabled, delete_protection, current_version, last_version, settings,
-         target, rotator, status, next_rotation_at, modified_at, uid, kind, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+         target, rotator, status, next_rotation_at, modified_at, last_rotation_at, uid, kind, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
         [changeable(item, id)?, values![item.uid.0.as_slice(), kind_name(item.kind), item.created_at.0]].concat(),
     )
     .await?;
@@ -221,7 +221,8 @@ pub async fn update(tx: &mut Tx, item: &Item) -> Result<(), StoreError> {
     let changed = tx
         .execute(
             "UPDATE items SET name = $3, enabled = $4, delete_protection = $5, current_version = $6, last_version = $7,
-             settings = $8, target = $9, rotator = $10, status = $11, next_rotation_at = $12, modified_at = $13
+             settings = $8, target = $9, rotator = $10, status = $11, next_rotation_at = $12, modified_at = $13,
+             last_rotation_at = $14
              WHERE account = $1 AND id = $2",
             changeable(item, item.id.0)?,
         )
@@ -261,6 +262,7 @@ fn changeable(item: &Item, id: i64) -> Result<Vec<Value>, StoreError> {
     let target = item.rotator.as_ref().map(|rotator| rotator.target.0);
     let status = item.rotator.as_ref().map(|rotator| status_name(rotator.status));
     let due = item.rotator.as_ref().and_then(|rotator| rotator.next_rotation_at).map(|at| at.0);
+    let last = item.rotator.as_ref().and_then(|rotator| rotator.last_rotation_at).map(|at| at.0);
     let rotator = item.rotator.clone().map(Kept);
     let rotator = serde_json::to_string(&rotator).map_err(|_| StoreError::Corrupt("a rotator"))?;
     Ok(values![
@@ -276,7 +278,8 @@ fn changeable(item: &Item, id: i64) -> Result<Vec<Value>, StoreError> {
         rotator,
         status,
         due,
-        item.modified_at.0
+        item.modified_at.0,
+        last
     ])
 }
 

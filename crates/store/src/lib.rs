@@ -13,12 +13,14 @@ pub mod auth_methods;
 pub mod breakers;
 mod counters;
 mod db;
+pub mod fleet;
 pub mod items;
 #[cfg(test)]
 mod plans;
 pub mod roles;
 pub mod rotations;
 mod schema;
+pub mod sessions;
 pub mod slots;
 pub mod targets;
 pub mod tokens;

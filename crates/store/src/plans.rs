@@ -47,7 +47,7 @@ async fn filled(tx: &mut Tx) {
     let sql = format!(
         "WITH RECURSIVE n (i) AS (SELECT CAST(2 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < {QUEUE})
          INSERT INTO rotations SELECT account, i, i, 'h', CASE WHEN i < {QUEUE} - 40 THEN 1 ELSE i END, state, open, cause,
-             requested_by, fence, lease_owner, lease_until, i, started_at, ended_at, message FROM rotations, n"
+             requested_by, fence, lease_owner, lease_until, i, started_at, ended_at, message, stages FROM rotations, n"
     );
     tx.execute(&sql, values![]).await.expect("fills");
 }

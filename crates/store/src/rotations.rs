@@ -5,7 +5,7 @@
 mod leases;
 
 use volvelle_domain::ids::{AccountId, ItemId, Micros, RotationId, TargetId};
-use volvelle_domain::rotation::State;
+use volvelle_domain::rotation::{Stage, State};
 
 use crate::db::{Row, values};
 use crate::versions::Slot;
@@ -16,7 +16,7 @@ pub use leases::{Lease, claim, next_wake, pull_forward, release, release_dead, r
 pub(crate) use leases::{claim_sql, wake_sql};
 
 const COLUMNS: &str = "account, id, item, host, target, state, cause, requested_by, fence, lease_until, not_before, \
-                       started_at, ended_at, message";
+                       started_at, ended_at, message, stages";
 
 /// A rotation of one slot.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub struct Rotation {
     pub ended_at: Option<Micros>,
     /// Why it failed or waits, in words for a person.
     pub message: String,
+    /// The stages it has been in, each with the moment it was saved.
+    pub stages: Vec<(Stage, Micros)>,
 }
 
 /// Puts a rotation into the queue, or finds the one of this slot that has not ended.
@@ -154,6 +156,17 @@ pub async fn open_count(tx: &mut Tx) -> Result<i64, StoreError> {
     row.ok_or(StoreError::Corrupt("the queue"))?.int(0)
 }
 
+/// Removes what is remembered of the oldest rotations of a slot: all that ended but the newest `keep`. The audit log has them.
+///
+/// # Errors
+/// The database is not available.
+pub async fn prune(tx: &mut Tx, slot: &Slot, keep: u32) -> Result<u64, StoreError> {
+    let sql = "DELETE FROM rotations WHERE account = $1 AND item = $2 AND host = $3 AND ended_at IS NOT NULL
+         AND id <= (SELECT id FROM rotations WHERE account = $1 AND item = $2 AND host = $3
+             ORDER BY id DESC LIMIT 1 OFFSET $4)";
+    tx.execute(sql, values![slot.account.0.as_str(), slot.item.0, slot.host.as_str(), keep]).await
+}
+
 fn text(state: &State) -> Result<String, StoreError> {
     serde_json::to_string(state).map_err(|_| StoreError::Corrupt("a rotation state"))
 }
@@ -172,5 +185,18 @@ fn read(row: &Row) -> Result<Rotation, StoreError> {
         started_at: Micros(row.int(11)?),
         ended_at: row.opt_int(12)?.map(Micros),
         message: row.text(13)?,
+        stages: read_stages(&row.text(14)?),
     })
+}
+
+/// `stage@micros ` again and again; what cannot be read is left out, and a stage saved twice in a row counts once.
+fn read_stages(text: &str) -> Vec<(Stage, Micros)> {
+    let one = |word: &str| {
+        let (stage, at) = word.split_once('@')?;
+        let stage = serde_json::from_value(serde_json::Value::from(stage)).ok()?;
+        Some((stage, Micros(at.parse().ok()?)))
+    };
+    let mut stages: Vec<(Stage, Micros)> = text.split(' ').filter_map(one).collect();
+    stages.dedup_by_key(|(stage, _)| *stage);
+    stages
 }

@@ -14,8 +14,8 @@ const MIGRATIONS: &[&str] = &[
     "CREATE TABLE audit_heads (
         account TEXT NOT NULL PRIMARY KEY REFERENCES accounts (id), seq BIGINT NOT NULL, hash {blob} NOT NULL)",
     "CREATE TABLE audit (
-        account TEXT NOT NULL, seq BIGINT NOT NULL, at BIGINT NOT NULL, entry TEXT NOT NULL, hash {blob} NOT NULL,
-        PRIMARY KEY (account, seq)) {clustered}",
+        account TEXT NOT NULL, seq BIGINT NOT NULL, entries TEXT NOT NULL, hash_before {blob} NOT NULL,
+        hash {blob} NOT NULL, PRIMARY KEY (account, seq)) {clustered}",
     "CREATE TABLE counters (
         account TEXT NOT NULL REFERENCES accounts (id), family TEXT NOT NULL, last BIGINT NOT NULL,
         PRIMARY KEY (account, family))",
@@ -86,6 +86,12 @@ const MIGRATIONS: &[&str] = &[
     "CREATE INDEX rotations_waiting ON rotations (not_before, account, id, target, host) WHERE open = 1",
     "CREATE INDEX rotations_leased ON rotations (lease_until) WHERE open = 1",
     "CREATE INDEX rotations_of_item ON rotations (account, item, id, host)",
+    "ALTER TABLE items ADD COLUMN last_rotation_at BIGINT",
+    "ALTER TABLE rotations ADD COLUMN stages TEXT NOT NULL DEFAULT ''",
+    "CREATE INDEX rotations_ended ON rotations (account, ended_at) WHERE ended_at IS NOT NULL",
+    "CREATE TABLE console_sessions (
+        account TEXT NOT NULL REFERENCES accounts (id), hash {blob} NOT NULL UNIQUE, started_at BIGINT NOT NULL,
+        seen_at BIGINT NOT NULL, PRIMARY KEY (account, hash))",
 ];
 
 /// Brings the tables to the newest form, in the caller's transaction.

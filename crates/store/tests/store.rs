@@ -25,6 +25,8 @@ use volvelle_testkit::postgres::Postgres;
 
 #[path = "store/audit.rs"]
 mod audit_cases;
+#[path = "store/fleet.rs"]
+mod fleet_cases;
 #[path = "store/identities.rs"]
 mod identities;
 #[path = "store/items.rs"]

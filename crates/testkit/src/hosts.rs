@@ -310,7 +310,7 @@ impl Drop for Host {
 }
 
 /// Takes an address of 127.77.0.0/16 that no other test process holds and nothing listens on.
-fn claim_address() -> Result<(Ipv4Addr, File)> {
+pub(crate) fn claim_address() -> Result<(Ipv4Addr, File)> {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     let folder = std::env::temp_dir().join("volvelle-testkit-addresses");
     std::fs::create_dir_all(&folder)?;
@@ -352,7 +352,7 @@ fn ticks_below(pid: u32) -> u64 {
     own + children.split_whitespace().filter_map(|child| child.parse().ok()).map(ticks_below).sum::<u64>()
 }
 
-fn child_of(parent: u32) -> Option<u32> {
+pub(crate) fn child_of(parent: u32) -> Option<u32> {
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
     children.split_whitespace().next()?.parse().ok()
 }

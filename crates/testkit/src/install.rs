@@ -22,6 +22,17 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/sbin/cracklib-format", "cracklib-runtime"),
     ("/usr/bin/sshpass", "sshpass"),
     ("/usr/lib/postgresql", "postgresql"),
+    ("/usr/bin/openssl", "openssl"),
+    ("/usr/sbin/slapd", "slapd"),
+    ("/usr/bin/ldapsearch", "ldap-utils"),
+    ("/usr/sbin/samba", "samba"),
+    ("/usr/lib/x86_64-linux-gnu/samba/ldb/samba_dsdb.so", "samba-dsdb-modules"),
+    ("/usr/share/samba/setup/provision.ldif", "samba-ad-provision"),
+    ("/usr/lib/x86_64-linux-gnu/samba/vfs/acl_xattr.so", "samba-vfs-modules"),
+    ("/usr/sbin/winbindd", "winbind"),
+    ("/usr/bin/smbclient", "smbclient"),
+    ("/usr/bin/kinit", "krb5-user"),
+    ("/usr/lib/python3/dist-packages/markdown/__init__.py", "python3-markdown"),
 ];
 
 /// Installs what is missing and remembers the answer for this process.

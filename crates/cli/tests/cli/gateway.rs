@@ -99,6 +99,36 @@ async fn answers_are_prose_tables_json_or_what_a_path_selects() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn fragments_are_shown_refreshed_and_repaired_and_values_stay() -> Result<()> {
+    let gateway = DevGateway::start().await?;
+    let person = Person::new().with("VOLVELLE_DATA_DIR", gateway.data_dir().display().to_string());
+    person.typing("create-secret -n /app/key --value -", "s3cret value\n");
+    let status = |at: &str| -> Result<Value> {
+        let json: Value = serde_json::from_str(&person.succeeds("fragments status --json"))?;
+        json.pointer(at).cloned().with_context(|| format!("{at} in {json}"))
+    };
+    assert_eq!((status("/threshold")?, status("/epoch")?), (Value::from(2), Value::from(0)));
+    assert_eq!(status("/holders")?.as_array().map(Vec::len), Some(3));
+    let said = person.succeeds("fragments refresh");
+    assert_eq!(said, "The fragments of 1 keys were refreshed; the newest epoch is 1\n");
+    for n in 0..3 {
+        assert_eq!(status(&format!("/holders/{n}/index"))?, Value::from(n + 1));
+        assert_eq!(status(&format!("/holders/{n}/state"))?, Value::from("up"));
+        assert_eq!(status(&format!("/holders/{n}/epoch"))?, Value::from(1));
+    }
+    assert_eq!(person.succeeds("get-secret-value -n /app/key"), "s3cret value\n");
+    let table = person.succeeds("fragments status");
+    assert!(table.starts_with("HOLDER") && table.matches(" up ").count() == 3, "{table}");
+    let doctor = person.succeeds("fragments doctor");
+    assert!(doctor.contains("holders 1, 2, 3 are on one host"), "{doctor}");
+    let repaired = person.succeeds("fragments repair --holder 2");
+    assert_eq!(repaired, "Holder 2 was repaired: 0 fragments restored, 1 were sound\n");
+    assert!(person.run("fragments repair --holder 9").err.contains("no holder 9"));
+    assert!(person.succeeds("audit list").contains("1 keys refreshed"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_secrets_rotate_after_their_canary_and_none_when_it_fails() -> Result<()> {
     let gateway = DevGateway::start().await?;
     let hosts = [Host::start(HostKind::Debian)?, Host::start(HostKind::Debian)?];

@@ -128,6 +128,10 @@ fn the_vendors_spellings_are_commands() {
         "auth-method list",
         "auth-method delete",
         "account create",
+        "fragments status",
+        "fragments refresh",
+        "fragments repair",
+        "fragments doctor",
         "audit list",
         "audit verify",
     ] {

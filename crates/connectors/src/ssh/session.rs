@@ -169,30 +169,31 @@ impl Ran {
 }
 
 /// The key the user pinned with `host-key`, if there is one.
-pub(super) fn given(target: &TargetParams) -> Result<Option<String>, Failure> {
+pub(super) fn given(target: &TargetParams) -> Result<Option<PublicKey>, Failure> {
     let text = text(target, "host-key").trim();
     if text.is_empty() {
         return Ok(None);
     }
     PublicKey::from_openssh(text)
-        .map(|key| Some(line(&key)))
+        .map(Some)
         .map_err(|_| config("host-key is not a public key", "give it as in known_hosts: `ssh-ed25519 AAAA…`"))
 }
 
-/// Asks a host for its key, without trusting it and without logging in.
+/// Asks a host for its key, without trusting it and without logging in. A key that was given needs no host to confirm it, but
+/// a host that answers must show the same.
 pub(super) async fn learn(target: &TargetParams) -> Result<PeerIdentity, Failure> {
     let address = Address::of(target)?;
     let seen = Arc::new(Mutex::new(None));
     let gate = Gate { pinned: None, seen: Arc::clone(&seen) };
     let refused = client::connect(client_config(address.legacy), (address.host.as_str(), address.port), gate).await;
     let key = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match (key, refused) {
-        (Some(key), _) => match given(target)? {
-            Some(given) if given != line(&key) => Err(changed(&address, &key, "is not the one given in host-key")),
-            _ => Ok(identity(&address, &key)),
-        },
-        (None, Err(error)) => Err(unreachable(&address.shown(), &error)),
-        (None, Ok(_)) => Err(Failure::new(FailureClass::Protocol, "the host showed no key", "")),
+    match (key, given(target)?, refused) {
+        (Some(key), Some(given), _) if line(&given) != line(&key) => {
+            Err(changed(&address, &key, "is not the one given in host-key"))
+        }
+        (Some(key), ..) | (None, Some(key), Err(_)) => Ok(identity(&address, &key)),
+        (None, None, Err(error)) => Err(unreachable(&address.shown(), &error)),
+        (None, _, Ok(_)) => Err(Failure::new(FailureClass::Protocol, "the host showed no key", "")),
     }
 }
 

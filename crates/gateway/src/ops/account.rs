@@ -71,7 +71,7 @@ pub async fn found(
         name: path("/admin")?,
         kind: "api_key".to_owned(),
         description: "the administrator".to_owned(),
-        key_hash: credentials::hash(&key),
+        key_hash: credentials::hash(key.expose()),
         key_changed_at: now,
         limits: AuthLimits::default(),
         delete_protection: false,

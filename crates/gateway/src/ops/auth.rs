@@ -1,6 +1,7 @@
 //! Signing in and tokens.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use volvelle_domain::Secret;
@@ -10,16 +11,17 @@ use volvelle_store::{accounts, audit, auth_methods, tokens};
 
 use crate::app::App;
 use crate::credentials;
-use crate::ctx::{Ctx, unwritten};
+use crate::ctx::{AUDIT, Ctx, ITEMS, METHODS, ROLES, TARGETS, unwritten};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
+use crate::server::Peer;
 use crate::shape;
 use crate::trail::{Basis, Noted};
 
 /// Where a call comes from.
 pub struct From {
     /// The other end of the connection.
-    pub remote: IpAddr,
+    pub remote: Peer,
     /// `X-Forwarded-For`, as it came.
     pub forwarded: Option<String>,
 }
@@ -29,6 +31,23 @@ pub struct From {
 /// # Errors
 /// The key is wrong, the method has expired or may not be used from here, or guessing is being slowed.
 pub async fn sign_in(app: &App, from: &From, params: &Params) -> Result<Value, ApiError> {
+    sign_in_for(app, from, params, Use::Client).await
+}
+
+/// What a token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// A client, which asks for another one when it has ended.
+    Client,
+    /// A session of a person, of at most so many minutes.
+    Session(i64),
+}
+
+/// The same for a given use.
+///
+/// # Errors
+/// As [`sign_in`].
+pub async fn sign_in_for(app: &App, from: &From, params: &Params, purpose: Use) -> Result<Value, ApiError> {
     let kind = params.text("access-type").unwrap_or("access_key");
     if !matches!(kind, "access_key" | "api_key") {
         return Err(bad("access-type", "this gateway knows access_key only"));
@@ -36,7 +55,7 @@ pub async fn sign_in(app: &App, from: &From, params: &Params) -> Result<Value, A
     let id = params.text("access-id").ok_or_else(|| bad("access-id", "is required"))?;
     let key = params.secret("access-key").ok_or_else(|| bad("access-key", "is required"))?;
     let now = app.now();
-    app.throttle.check(id, from.remote, now).map_err(ApiError::SlowDown)?;
+    app.throttle.check(id, from.remote.address, now).map_err(ApiError::SlowDown)?;
     let mut tx = app.store.read().await?;
     let method = auth_methods::find_by_access_id(&mut tx, &AccessId(id.to_owned())).await?;
     drop(tx);
@@ -45,17 +64,17 @@ pub async fn sign_in(app: &App, from: &From, params: &Params) -> Result<Value, A
     let right = credentials::matches(&stored, &key);
     let admitted = method.as_ref().map_or(Err(ApiError::Unauthenticated), |method| admit(method, from, now));
     let (Some(method), true, Ok(remote)) = (method.as_ref(), right, admitted) else {
-        app.throttle.failed(id, from.remote, now);
-        tracing::info!(remote = %from.remote, "a sign-in was refused");
+        app.throttle.failed(id, from.remote.address, now);
+        tracing::info!(remote = %from.remote.shown, "a sign-in was refused");
         if let Some(method) = &method {
-            let entry = entry(method, &from.remote.to_string(), "denied", now);
-            let noted = Noted { account: method.account.clone(), entry, basis: Basis::Nothing };
+            let line = entry(method, &from.remote.shown, "denied", now).line();
+            let noted = Noted { account: method.account.clone(), line, basis: Basis::Nothing };
             app.trail.commit(noted).await.map_err(unwritten)?;
         }
         return Err(ApiError::Unauthenticated);
     };
-    app.throttle.succeeded(id, from.remote);
-    let (token, expires_at) = issue(app, method, &remote, now).await?;
+    app.throttle.succeeded(id, from.remote.address);
+    let (token, expires_at) = issue(app, method, (&remote, purpose), now).await?;
     let text = token.expose_str().unwrap_or_default();
     let shown = shape::time(expires_at);
     Ok(json!({
@@ -68,15 +87,24 @@ pub async fn sign_in(app: &App, from: &From, params: &Params) -> Result<Value, A
     }))
 }
 
-async fn issue(app: &App, method: &AuthMethod, remote: &str, now: Micros) -> Result<(Secret, Micros), ApiError> {
+async fn issue(
+    app: &App,
+    method: &AuthMethod,
+    (remote, purpose): (&str, Use),
+    now: Micros,
+) -> Result<(Secret, Micros), ApiError> {
     let token = credentials::token(app.engine.parts().entropy.as_ref());
     let mut tx = app.store.begin().await?;
     let account = accounts::find(&mut tx, &method.account).await?.ok_or(ApiError::Unauthenticated)?;
-    let minutes = if method.limits.jwt_ttl > 0 { method.limits.jwt_ttl } else { account.settings.jwt_ttl_default };
+    let minutes = match (method.limits.jwt_ttl, purpose) {
+        (own @ 1.., _) => own,
+        (_, Use::Client) => account.settings.jwt_ttl_default,
+        (_, Use::Session(minutes)) => minutes,
+    };
     let minutes = minutes.clamp(account.settings.jwt_ttl_min.max(1), account.settings.jwt_ttl_max.max(1));
     let expires_at = now.plus_seconds(minutes * 60);
     let stored = Token {
-        hash: credentials::hash(&token),
+        hash: credentials::hash(token.expose()),
         account: account.id.clone(),
         auth_method: method.id,
         sub_claims: SubClaims::new(),
@@ -106,21 +134,21 @@ fn entry(method: &AuthMethod, remote: &str, outcome: &str, now: Micros) -> audit
 ///
 /// # Errors
 /// It has expired, or may not be used from there.
-pub fn admit(method: &AuthMethod, from: &From, now: Micros) -> Result<String, ApiError> {
+pub fn admit(method: &AuthMethod, from: &From, now: Micros) -> Result<Arc<str>, ApiError> {
     let limits = &method.limits;
     if limits.access_expires > 0 && now.0 / 1_000_000 >= limits.access_expires {
         return Err(ApiError::Unauthenticated);
     }
-    let mut address = from.remote;
+    let mut address = from.remote.address;
     // Anybody can write this header: it is believed only from the gateways that the method names.
-    if !limits.gw_bound_ips.is_empty() && limits.gw_bound_ips.iter().any(|net| within(net, from.remote)) {
+    if !limits.gw_bound_ips.is_empty() && limits.gw_bound_ips.iter().any(|net| within(net, from.remote.address)) {
         let told = from.forwarded.as_deref().and_then(|list| list.rsplit(',').next());
-        address = told.and_then(|text| text.trim().parse().ok()).unwrap_or(from.remote);
+        address = told.and_then(|text| text.trim().parse().ok()).unwrap_or(from.remote.address);
     }
     if !limits.bound_ips.is_empty() && !limits.bound_ips.iter().any(|net| within(net, address)) {
         return Err(ApiError::Unauthenticated);
     }
-    Ok(address.to_string())
+    Ok(if address == from.remote.address { Arc::clone(&from.remote.shown) } else { address.to_string().into() })
 }
 
 /// Whether an address lies in a network written as CIDR or as one address. What cannot be read contains nothing.
@@ -144,7 +172,22 @@ pub fn within(network: &str, address: IpAddr) -> bool {
 #[must_use]
 pub fn validate(ctx: &Ctx<'_>) -> Value {
     let left = (ctx.caller.expires_at.0 - ctx.now.0) / 1_000_000;
-    json!({"is_valid": true, "expiration": shape::time(ctx.caller.expires_at), "ttl": left, "last_rotate": "", "reason": ""})
+    json!({"is_valid": true, "expiration": shape::time(ctx.caller.expires_at), "ttl": left, "last_rotate": "", "reason": "",
+        "may": {"items": ctx.capabilities(ITEMS, "/"), "targets": ctx.capabilities(TARGETS, "/"),
+            "roles": ctx.capabilities(ROLES, "/"), "identities": ctx.capabilities(METHODS, "/"),
+            "audit": ctx.capabilities(AUDIT, "/")},
+        "access_id": ctx.who(), "auth_method_name": ctx.caller.method.name.as_str(), "account_id": ctx.id().0})
+}
+
+/// Ends every token of the caller.
+///
+/// # Errors
+/// The store failed.
+pub async fn revoke_all(ctx: &Ctx<'_>) -> Result<Value, ApiError> {
+    let mut tx = ctx.app.store.begin().await?;
+    let revoked = tokens::revoke_all(&mut tx, ctx.id(), ctx.caller.method.id).await?;
+    ctx.commit(tx, ctx.caller.method.name.as_str(), &format!("{revoked} tokens")).await?;
+    Ok(json!({ "revoked": revoked }))
 }
 
 /// Ends the caller's token.

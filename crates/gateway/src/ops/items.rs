@@ -51,6 +51,7 @@ fn shown(
     let connector = item.rotator.as_ref().and_then(|rotator| ctx.app.registry.get(&rotator.kind));
     let around = Around {
         account: ctx.account(),
+        now: ctx.now,
         target,
         declaration: connector.as_ref().map(|connector| connector.declaration()),
         permissions: ctx.capabilities(ITEMS, item.name.as_str()),

@@ -8,7 +8,7 @@ use super::Answer;
 use crate::ctx::{Ctx, ITEMS};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
-use crate::{reading, shape};
+use crate::shape;
 
 /// Minutes a lock lives when nobody says.
 const DEFAULT_MINUTES: u32 = 60;
@@ -18,8 +18,8 @@ const DEFAULT_MINUTES: u32 = 60;
 /// # Errors
 /// The item is checked out by somebody else for this action.
 pub fn check(ctx: &Ctx<'_>, item: &Item, action: &str) -> Result<(), ApiError> {
-    match &item.locking.held {
-        Some(lock) if lock.until > ctx.now && lock.by != ctx.who() && lock.actions.iter().any(|a| a == action) => {
+    match item.locking.held_at(ctx.now) {
+        Some(lock) if lock.by != ctx.who() && lock.actions.iter().any(|a| a == action) => {
             Err(ApiError::Locked { by: lock.by.clone(), until: shape::time(lock.until) })
         }
         _ => Ok(()),
@@ -32,8 +32,7 @@ pub fn check(ctx: &Ctx<'_>, item: &Item, action: &str) -> Result<(), ApiError> {
 /// Somebody else has it.
 pub async fn on_read(ctx: &Ctx<'_>, item: &Item) -> Result<bool, ApiError> {
     check(ctx, item, "read")?;
-    let held = item.locking.held.as_ref().is_some_and(|lock| lock.until > ctx.now);
-    if !item.locking.on_read || (held && reading::holds(item, &ctx.caller)) {
+    if !item.locking.on_read || item.locking.held_at(ctx.now).is_some_and(|lock| lock.by == ctx.who()) {
         return Ok(false);
     }
     take(ctx, item, &["read".to_owned(), "update".to_owned()], None).await?;
@@ -48,6 +47,7 @@ async fn take(ctx: &Ctx<'_>, item: &Item, actions: &[String], minutes: Option<u3
     let minutes = if minutes == 0 { DEFAULT_MINUTES } else { minutes };
     let until = ctx.now.plus_seconds(i64::from(minutes) * 60);
     item.locking.held = Some(Lock { by: ctx.who().to_owned(), actions: actions.to_vec(), at: ctx.now, until });
+    item.plan_lock_end();
     items::update(&mut tx, &item).await?;
     let entry = audit::Entry { action: "lock_item".to_owned(), ..ctx.entry(item.name.as_str(), "ok", "") };
     audit::append(&mut tx, ctx.id(), &[entry]).await?;

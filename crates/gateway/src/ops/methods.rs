@@ -37,7 +37,7 @@ pub async fn create(ctx: &Ctx<'_>, params: &Params) -> Answer {
         name,
         kind: "api_key".to_owned(),
         description: params.changed_text("description").unwrap_or_default().to_owned(),
-        key_hash: credentials::hash(&key),
+        key_hash: credentials::hash(key.expose()),
         key_changed_at: ctx.now,
         limits: limits(ctx, &AuthLimits::default(), params)?,
         delete_protection: params.is("delete_protection"),
@@ -233,7 +233,7 @@ pub async fn reset(ctx: &Ctx<'_>, params: &Params) -> Answer {
         change.may_impersonate(method.id)?;
     }
     let key = credentials::access_key(ctx.app.engine.parts().entropy.as_ref());
-    let hash = credentials::hash(&key);
+    let hash = credentials::hash(key.expose());
     auth_methods::set_key_hash(&mut change.tx, (ctx.id(), method.id), &hash, ctx.now).await?;
     tokens::revoke_all(&mut change.tx, ctx.id(), method.id).await?;
     change.commit(&name, &method.access_id.0).await?;

@@ -73,6 +73,9 @@ pub async fn create(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
         return Err(bad("target-name", "the linked target has no hosts"));
     }
     let notes = tested(ctx, &item, &mut drafts, params).await?;
+    if params.is("test-only") {
+        return Ok(json!({"name": item.name.as_str(), "tested": true, "notes": notes}));
+    }
     let drafted = stored(ctx, item, &drafts).await?;
     let mut answer = json!({ "name": drafted.as_str() });
     if !notes.is_empty() {
@@ -137,7 +140,7 @@ async fn tested(ctx: &Ctx<'_>, item: &Item, drafts: &mut [Draft], params: &Param
         seat.connector.check_secret(&call, &draft.initial)?;
         seats.push(seat);
     }
-    if params.is("skip-dry-run") {
+    if params.is("skip-dry-run") && !params.is("test-only") {
         return Ok(Vec::new());
     }
     let mut notes = Vec::new();
@@ -339,13 +342,18 @@ pub async fn history(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let page = rotations::history_before(&mut tx, ctx.id(), item.id, before, limit).await?;
     let full = page.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
     let next = page.last().filter(|_| full).map(|last| last.id.to_string()).unwrap_or_default();
+    if page.iter().any(|rotation| rotation.ended_at.is_none()) {
+        // Whoever watches a rotation asks again and again; the rotation leaves entries of its own.
+        ctx.note();
+    }
     let shown: Vec<Value> = page
         .iter()
         .map(|r| {
             json!({"id": r.id.0, "host": r.slot.host, "stage": r.state.stage.as_str(), "cause": r.cause,
                 "requested_by": r.requested_by, "started_at": shape::time(r.started_at),
                 "ended_at": r.ended_at.map(shape::time), "message": r.message,
-                "class": r.state.class.map(volvelle_domain::connector::FailureClass::as_str)})
+                "class": r.state.class.map(volvelle_domain::connector::FailureClass::as_str),
+                "stages": r.stages.iter().map(|(stage, at)| json!({"stage": stage.as_str(), "at": shape::time(*at)})).collect::<Vec<_>>()})
         })
         .collect();
     Ok(json!({"rotations": shown, "next_page": next}))

@@ -47,6 +47,11 @@ pub async fn create(ctx: &Ctx<'_>, kind: &str, params: &Params) -> Answer {
     }
     let (pinned, warnings) = learn(ctx, &target, &secret).await?;
     target.pinned = pinned;
+    confirmed(&target.pinned, &params.list("fingerprint"))?;
+    if params.is("test-only") {
+        return Ok(json!({"tested": true, "host_keys": target.pinned.iter().map(shape::pin).collect::<Vec<_>>(),
+            "warnings": warnings}));
+    }
     let sealed = ctx.app.vault.seal_target(ctx.account(), &target, 1, &secret).await?;
     let version = new_version(ctx, &target, 1, sealed);
     let mut tx = ctx.app.store.begin().await?;
@@ -57,6 +62,20 @@ pub async fn create(ctx: &Ctx<'_>, kind: &str, params: &Params) -> Answer {
         answer["warnings"] = Value::from(warnings);
     }
     Ok(answer)
+}
+
+/// Whether every key shown is one that was compared before, if any was.
+fn confirmed(shown: &[PeerIdentity], compared: &[String]) -> Result<(), ApiError> {
+    if compared.is_empty() {
+        return Ok(());
+    }
+    match shown.iter().find(|pin| !compared.contains(&pin.fingerprint)) {
+        Some(other) => Err(ApiError::Conflict(format!(
+            "{} shows another fingerprint than the one given: {}; nothing was made",
+            other.address, other.fingerprint
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn empty(ctx: &Ctx<'_>, name: ItemPath, kind: &str) -> Target {

@@ -76,14 +76,14 @@ async fn a_changed_or_missing_entry_is_found() {
     assert_eq!(verdict["valid"], json!(true));
     let mut tx = world.store.begin().await.expect("a writer");
     let changed =
-        tx.danger_execute("UPDATE audit SET entry = replace(entry, '/r2', '/r9') WHERE entry LIKE '%/r2%'").await;
+        tx.danger_execute("UPDATE audit SET entries = replace(entries, '/r2', '/r9') WHERE entries LIKE '%/r2%'").await;
     assert_eq!(changed.expect("changed"), 1);
     tx.commit().await.expect("committed");
     let verdict: Value = world.done("audit-verify", json!({})).await;
     assert_eq!(verdict["valid"], json!(false), "{verdict}");
     let broken = verdict["broken_at"].as_i64().expect("a number");
     let mut tx = world.store.begin().await.expect("a writer");
-    tx.danger_execute("UPDATE audit SET entry = replace(entry, '/r9', '/r2') WHERE entry LIKE '%/r9%'")
+    tx.danger_execute("UPDATE audit SET entries = replace(entries, '/r9', '/r2') WHERE entries LIKE '%/r9%'")
         .await
         .expect("undone");
     tx.commit().await.expect("committed");

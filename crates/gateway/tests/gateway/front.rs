@@ -8,25 +8,28 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hyper::StatusCode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use volvelle_gateway::ApiError;
 use volvelle_gateway::children::{DirLock, supervise};
 use volvelle_gateway::config::{Config, Tls, acceptor};
-use volvelle_gateway::server::{Call, Limits, Operations, serve};
+use volvelle_gateway::server::{Answer, Call, Limits, Operations, serve};
 
 struct Echo;
 
 #[async_trait]
 impl Operations for Echo {
-    async fn call(&self, call: Call) -> Result<(StatusCode, Value), ApiError> {
+    async fn call(&self, call: Call) -> Result<Answer, ApiError> {
         match call.operation.as_str() {
-            "echo" => Ok((StatusCode::CREATED, json!({"params": call.params, "from": call.remote.ip().to_string()}))),
+            "echo" => {
+                let params: Map<String, Value> = serde_json::from_slice(&call.body).map_err(|_| ApiError::BadBody)?;
+                Ok(Answer::json(StatusCode::CREATED, &json!({"params": params, "from": &*call.remote.shown})))
+            }
             "sleep" => {
                 tokio::time::sleep(Duration::from_secs(60)).await;
-                Ok((StatusCode::OK, json!({})))
+                Ok(Answer::json(StatusCode::OK, &json!({})))
             }
             other => Err(ApiError::UnknownCommand(other.to_owned())),
         }
@@ -210,7 +213,7 @@ async fn reads_of_many_are_in_an_unbroken_chain() {
                 remote: "127.0.0.1".to_owned(),
                 detail: String::new(),
             };
-            trail.commit(Noted { account: id, entry, basis: Basis::Nothing }).await
+            trail.commit(Noted { account: id, line: entry.line(), basis: Basis::Nothing }).await
         })
     });
     for reader in readers.collect::<Vec<_>>() {
@@ -220,15 +223,16 @@ async fn reads_of_many_are_in_an_unbroken_chain() {
     let at = |basis| Noted {
         account: ids[0].clone(),
         basis,
-        entry: Entry {
+        line: audit::Said {
             at: Micros(1),
-            actor: "p-1".to_owned(),
-            action: "stale".to_owned(),
-            object: String::new(),
-            outcome: "ok".to_owned(),
-            remote: String::new(),
-            detail: String::new(),
-        },
+            actor: "p-1",
+            action: "stale",
+            object: "",
+            outcome: "ok",
+            remote: "",
+            detail: "",
+        }
+        .line(),
     };
     let mut tx = store.begin().await.expect("begins");
     let (generation, content) = volvelle_store::accounts::stamp(&mut tx, &ids[0]).await.expect("a stamp");

@@ -73,6 +73,36 @@ async fn a_secret_rotates_when_it_is_due_and_again_later_after_a_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_nobody_checks_in_rotates_when_its_lock_ends() {
+    let (mut world, host) = (World::start().await, Host::start(HostKind::Debian).expect("a host"));
+    let stop = CancellationToken::new();
+    let (engine, ended) = (world.app.engine.clone(), stop.clone());
+    let running = tokio::spawn(async move { engine.run(ended).await });
+    secret(&world, &host).await;
+    world.done("gateway-rotate-secret", json!({"name": "/s/app1"})).await;
+    world.done("update-account-settings", json!({"item-locking-enabled": "true"})).await;
+    let settings = json!({"name": "/s/app1", "lock-on-read": true, "lock-ttl": 30, "rotate-on-unlock": true});
+    world.done("update-item", settings).await;
+    let first = world.done("rotated-secret-get-value", json!({"name": "/s/app1"})).await;
+    let locked = until(&world, |_| true).await;
+    assert_eq!(locked["locking_info"]["locked_by"], json!(world.admin.id));
+    assert_eq!(locked["item_general_info"]["pending_rotate_on_unlock"], json!(true));
+
+    world.pass(31 * 60);
+    world.renew_admin().await;
+    until(&world, |item| item["last_rotation_date"] != locked["last_rotation_date"]).await;
+    let after = until(&world, |item| status(item) == "RotationSucceeded").await;
+    assert_eq!(after["locking_info"], Value::Null, "{after}");
+    let read = json!({"name": "/s/app1", "ignore-cache": "true"});
+    let second = world.done("rotated-secret-get-value", read).await;
+    assert_ne!(first["value"]["password"], second["value"]["password"]);
+    let password = second["value"]["password"].as_str().expect("a password");
+    assert!(host.shadow_is("app1", password).expect("the shadow file"));
+    stop.cancel();
+    running.await.expect("the engine ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_secrets_due_at_once_never_lock_their_targets_own_account() {
     let (mut world, host) = (World::start().await, Host::start(HostKind::Debian).expect("a host"));
     let target = json!({"name": "/s/host", "host": host.addr.ip().to_string(), "ssh-username": "root",

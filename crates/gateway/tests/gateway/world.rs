@@ -14,6 +14,7 @@ use volvelle_api::Operation;
 use volvelle_domain::Secret;
 use volvelle_domain::ids::{AccessId, Clock, Micros};
 use volvelle_gateway::app::App;
+use volvelle_gateway::console::Console;
 use volvelle_gateway::credentials::OsEntropy;
 use volvelle_gateway::run::{SystemClock, first_account};
 use volvelle_gateway::server::{Limits, serve};
@@ -94,7 +95,8 @@ impl World {
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
-        tokio::spawn(serve(listener, None, Limits::default(), Arc::clone(&app) as _, stop.clone()));
+        let console = Arc::new(Console::new(Arc::clone(&app)));
+        tokio::spawn(serve(listener, None, Limits::default(), console, stop.clone()));
         let mut world = Self { app, store, admin, address, clock, stop, _folder: folder };
         world.admin.token = world.token(&world.admin.id, &world.admin.key).await;
         world
@@ -239,6 +241,7 @@ pub fn body(op: &Operation, names: &Names<'_>) -> Value {
             "rotator-type" => json!("password"),
             "desired-state" => json!("disabled"),
             "capability" => json!(["read"]),
+            "type" if op.name == "explain-access" => json!("item-rule"),
             "type" => json!("item"),
             _ => match properties[name]["type"].as_str().expect("a type") {
                 "integer" => json!(1),

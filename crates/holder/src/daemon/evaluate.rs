@@ -9,43 +9,84 @@ use volvelle_fragments::{Input, proof};
 
 use super::Holder;
 use crate::eval::{Answer, EvalAnswers, EvalRequest, Operation, Proving};
+use crate::log::{Entry, Line};
+use crate::wire::Stale;
 
-/// The epoch of every share there is so far.
-pub(crate) const EPOCH: u32 = 0;
+/// What comes of a request to evaluate.
+pub(super) enum Outcome {
+    Answers(Vec<u8>),
+    /// The epoch is not held here.
+    Stale(Vec<u8>),
+}
 
 impl Holder {
-    /// Answers an evaluation. An input that is not allowed gets its status; the others are evaluated all the same.
-    pub(super) fn evaluate(&self, body: &[u8]) -> Result<Vec<u8>> {
+    /// Answers an evaluation. An input that is not allowed gets its status; the others are evaluated all the same. What was asked
+    /// is in the log before anything is evaluated.
+    pub(super) fn evaluate(&self, gateway: usize, body: &[u8]) -> Result<Outcome> {
         let request = EvalRequest::decode(body)?;
-        ensure!(request.epoch == EPOCH, "epoch {} of the key is not held here, but {EPOCH}", request.epoch);
-        let key = self
-            .key(&request.realm, request.key_id)?
-            .filter(|key| key.info.active)
-            .context("this key is not known here")?;
-        let good: Vec<&[u8]> = request.inputs.iter().copied().filter(|x| belongs(x, &request)).collect();
-        ensure!(!good.is_empty(), "none of the inputs belongs to this key and operation");
+        let key = self.key(&(request.realm, request.key_id))?;
+        let key = key.filter(|key| key.newest().is_some()).context("this key is not known here")?;
+        let Some(slot) = key.slots.get(&request.epoch) else {
+            let held = key.slots.keys().copied().collect();
+            let stale = Stale { held, newest: key.newest().map(|slot| slot.info.clone()) };
+            return Ok(Outcome::Stale(serde_json::to_vec(&stale)?));
+        };
+        let (refused, lines) = self.judge(gateway, &request)?;
+        ensure!(
+            refused.iter().any(|refused| *refused != Some(Answer::Bad)),
+            "none of the inputs belongs to this key and operation"
+        );
+        self.log.append(self.entry(gateway, &request, lines)?)?;
+        let pairs = || request.inputs.iter().zip(&refused);
+        let good: Vec<&[u8]> = pairs().filter(|(_, refused)| refused.is_none()).map(|(x, _)| *x).collect();
         let (encoded, proof) = match request.proving {
-            Proving::Optimistic => (key.share.answer(&good)?, None),
+            _ if good.is_empty() => (vec![], None),
+            Proving::Optimistic => (slot.share.answer(&good)?, None),
             Proving::Proved => {
-                let (encoded, proof) = proof::answer(&key.share, &good)?;
+                let (encoded, proof) = proof::answer(&slot.share, &good)?;
                 (encoded, Some(proof.to_bytes()))
             }
         };
         let mut encoded = encoded.into_iter();
-        let answers = if good.len() == request.inputs.len() {
-            encoded.map(Answer::Evaluated).collect()
-        } else {
-            let answer = |x: &&[u8]| if belongs(x, &request) { encoded.next() } else { None };
-            request.inputs.iter().map(answer).map(|y| y.map_or(Answer::Bad, Answer::Evaluated)).collect()
-        };
-        EvalAnswers { epoch: EPOCH, answers, proof }.encode()
+        let answer = |refused: &Option<Answer>| refused.or_else(|| encoded.next().map(Answer::Evaluated));
+        let answers = refused.iter().map(answer).map(|answer| answer.unwrap_or(Answer::Bad)).collect();
+        EvalAnswers { epoch: request.epoch, answers, proof }.encode().map(Outcome::Answers)
+    }
+
+    /// Which inputs are refused, and what the log says of each.
+    fn judge(&self, gateway: usize, request: &EvalRequest<'_>) -> Result<(Vec<Option<Answer>>, Vec<Line>)> {
+        let guard = self.guards.get(gateway).context("the gateway is not in the roster")?;
+        let judged =
+            request.inputs.iter().map(|x| match Input::parse(x).ok().filter(|input| belongs(input, request)) {
+                None => (Some(Answer::Bad), Line::unread()),
+                Some(input) => {
+                    let refused = guard.refuses(request.operation, &input);
+                    let status = refused.map_or("evaluated", Answer::word);
+                    (refused, Line::of(input.place, status))
+                }
+            });
+        Ok(judged.unzip())
+    }
+
+    fn entry(&self, gateway: usize, request: &EvalRequest<'_>, inputs: Vec<Line>) -> Result<Entry> {
+        Ok(Entry {
+            seq: 0,
+            at: 0,
+            gateway: self.roster.gateways.get(gateway).context("the gateway is not in the roster")?.clone(),
+            operation: request.operation.word().to_owned(),
+            realm: hex::encode(request.realm),
+            key_id: request.key_id,
+            epoch: request.epoch,
+            request: hex::encode(request.request_id),
+            principal: request.principal.to_owned(),
+            inputs,
+            prev: String::new(),
+        })
     }
 }
 
-fn belongs(x: &[u8], request: &EvalRequest<'_>) -> bool {
-    Input::parse(x).is_ok_and(|input| {
-        input.place.realm == request.realm
-            && input.place.key_id == request.key_id
-            && (input.place.purpose == PROBE) == (request.operation == Operation::Probe)
-    })
+fn belongs(input: &Input, request: &EvalRequest<'_>) -> bool {
+    input.place.realm == request.realm
+        && input.place.key_id == request.key_id
+        && (input.place.purpose == PROBE) == (request.operation == Operation::Probe)
 }

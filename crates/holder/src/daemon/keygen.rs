@@ -1,49 +1,101 @@
-//! The holder's part in a key generation: three rounds and the activation.
+//! The holder's part in the three rounds of a key generation or a refresh, and the activation of a new key.
 //!
 //! What must stay true: secret packages go from holder to holder, never through the coordinator; a fragment is stored before its
 //! transcript is signed; a key is used only after every holder signed the same transcript.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use anyhow::{Context as _, Result, bail, ensure};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use volvelle_fragments::dkg;
+use volvelle_fragments::dkg::Outcome;
+use volvelle_fragments::{dkg, refresh};
+use zeroize::Zeroizing;
 
-use super::{Holder, PATIENCE};
+use super::{Holder, PATIENCE, certificate};
 use crate::channel::{Channel, Turn};
 use crate::lock;
-use crate::roster::Roster;
-use crate::state::Key;
+use crate::state::{KeyName, now};
 use crate::tls;
 use crate::wire::{KeyInfo, Kind, Request, Response};
 
-/// Generations under way at once, at most.
+/// Generations and refreshes under way at once, at most.
 const SESSIONS: usize = 64;
 
-/// A key generation under way. It lives in memory only: after a crash another one is begun.
+/// A coordinator that began is not interrupted by another one for so long.
+const PRECEDENCE: Duration = Duration::from_secs(2);
+
+/// What a session makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    NewKey,
+    /// New fragments, from those of an epoch.
+    Refresh {
+        base: u32,
+        epoch: u32,
+    },
+}
+
+enum First {
+    NewKey(dkg::AfterRound1),
+    Refresh(refresh::AfterRound1),
+}
+
+enum Second {
+    NewKey(dkg::AfterRound2),
+    Refresh(refresh::AfterRound2),
+}
+
+/// A generation or refresh under way. It lives in memory only: after a crash another one is begun.
 pub(super) struct Session {
-    realm: [u8; 16],
-    key_id: u32,
-    first: Option<dkg::AfterRound1>,
-    second: Option<dkg::AfterRound2>,
-    received: BTreeMap<u8, Vec<u8>>,
+    name: KeyName,
+    purpose: Purpose,
+    begun: Instant,
+    first: Option<First>,
+    second: Option<Second>,
+    received: BTreeMap<u8, Zeroizing<Vec<u8>>>,
+}
+
+impl Session {
+    pub(super) fn receive(&mut self, from: u8, package: Zeroizing<Vec<u8>>) -> Result<Response> {
+        self.received.insert(from, package);
+        Ok(Response::Done)
+    }
 }
 
 impl Holder {
-    pub(super) fn round1(&self, realm: [u8; 16], key_id: u32, session: String) -> Result<Response> {
-        let active = self.key(&realm, key_id)?.is_some_and(|key| key.info.active);
+    pub(super) fn round1(&self, name: KeyName, session: String) -> Result<Response> {
+        let active = self.key(&name)?.is_some_and(|key| key.newest().is_some());
         ensure!(!active, "this key exists already");
         let n = u8::try_from(self.roster.holders.len())?;
         let (first, package) = dkg::round1(self.config.index, n, self.roster.threshold)?;
+        self.begin(session, name, Purpose::NewKey, First::NewKey(first))?;
+        Ok(Response::Package(hex::encode(package)))
+    }
+
+    pub(super) fn refresh1(&self, name: KeyName, session: String, (base, epoch): (u32, u32)) -> Result<Response> {
+        let key = self.key(&name)?.context("this key is not known here")?;
+        // Whether the outcome could be stored is known before anything is computed.
+        key.epochs()?.prepare(base, epoch, [0; 32])?;
+        let n = u8::try_from(self.roster.holders.len())?;
+        let (first, package) = refresh::round1(self.config.index, n, self.roster.threshold)?;
+        self.begin(session, name, Purpose::Refresh { base, epoch }, First::Refresh(first))?;
+        Ok(Response::Package(hex::encode(package)))
+    }
+
+    fn begin(&self, session: String, name: KeyName, purpose: Purpose, first: First) -> Result<()> {
         let mut sessions = lock(&self.sessions);
-        sessions.retain(|_, other| (other.realm, other.key_id) != (realm, key_id));
+        // The first holder decides between two coordinators; else each would break off what the other began.
+        let decides = self.roster.holders.first().is_some_and(|first| first.index == self.config.index);
+        let fresh = |other: &Session| other.name == name && other.begun.elapsed() < PRECEDENCE;
+        ensure!(!decides || !sessions.values().any(fresh), "another one began this a moment ago and goes first");
+        sessions.retain(|_, other| other.name != name);
         ensure!(sessions.len() < SESSIONS, "too many key generations are under way");
         let received = BTreeMap::new();
-        sessions.insert(session, Session { realm, key_id, first: Some(first), second: None, received });
-        Ok(Response::Package(hex::encode(package)))
+        let begun = Instant::now();
+        sessions.insert(session, Session { name, purpose, begun, first: Some(first), second: None, received });
+        Ok(())
     }
 
     pub(super) async fn round2(&self, session: &str, packages: &BTreeMap<u8, String>) -> Result<Response> {
@@ -55,27 +107,34 @@ impl Holder {
         let outgoing = {
             let mut sessions = lock(&self.sessions);
             let state = sessions.get_mut(session).context("this key generation is not known here")?;
-            let first = state.first.take().context("this round was run already")?;
-            let (second, outgoing) = dkg::round2(first, self.config.index, &others)?;
+            let (second, outgoing) = match state.first.take().context("this round was run already")? {
+                First::NewKey(first) => {
+                    let (second, outgoing) = dkg::round2(first, self.config.index, &others)?;
+                    (Second::NewKey(second), outgoing)
+                }
+                First::Refresh(first) => {
+                    let (second, outgoing) = refresh::round2(first, self.config.index, &others)?;
+                    (Second::Refresh(second), outgoing)
+                }
+            };
             state.second = Some(second);
             outgoing
         };
         for (to, package) in outgoing {
-            let package = zeroize::Zeroizing::new(package);
-            self.deliver(session, to, &package).await.with_context(|| format!("holder {to} cannot be reached"))?;
+            self.deliver(session, to, &Zeroizing::new(package)).await?;
         }
         Ok(Response::Done)
     }
 
     /// From holder to holder, past the coordinator: this package is a secret between the two.
-    async fn deliver(&self, session: &str, to: u8, package: &[u8]) -> Result<()> {
+    pub(super) async fn deliver(&self, session: &str, to: u8, package: &[u8]) -> Result<()> {
         let member = self.roster.holders.iter().find(|h| h.index == to).context("not in the roster")?;
         let connector = TlsConnector::from(tls::client(&self.config.identity, member.pin.clone())?);
         let exchange = async {
             let stream = TcpStream::connect(&member.address).await?;
             let mut channel = Channel::new(connector.connect("holder".try_into()?, stream).await?);
             let request = Request::Share { session: session.to_owned(), package: hex::encode(package) };
-            channel.send(Kind::Request, 1, &zeroize::Zeroizing::new(serde_json::to_vec(&request)?))?;
+            channel.send(Kind::Request, 1, &Zeroizing::new(serde_json::to_vec(&request)?))?;
             loop {
                 channel.turn(Turn::ReadAndWrite).await?;
                 let Some(frame) = channel.next()? else { continue };
@@ -86,57 +145,82 @@ impl Holder {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, exchange).await?
-    }
-
-    pub(super) fn share(&self, from: u8, session: &str, package: &str) -> Result<Response> {
-        let mut sessions = lock(&self.sessions);
-        let state = sessions.get_mut(session).context("this key generation is not known here")?;
-        state.received.insert(from, hex::decode(package)?);
-        Ok(Response::Done)
+        let sent = tokio::time::timeout(PATIENCE, exchange).await.context("no answer in time");
+        sent.and_then(|sent| sent).with_context(|| format!("holder {to} cannot be reached"))
     }
 
     pub(super) fn round3(&self, session: &str) -> Result<Response> {
         let state = lock(&self.sessions).remove(session).context("this key generation is not known here")?;
-        let second = state.second.as_ref().context("the second round was not run")?;
-        let context = [state.realm.as_slice(), &state.key_id.to_be_bytes(), &self.roster.canonical()].concat();
-        let outcome = dkg::round3(second, self.config.index, &state.received, &context)?;
-        let publics = outcome.publics.iter().map(|(i, p)| (*i, hex::encode(p.to_bytes()))).collect();
-        let transcript = hex::encode(outcome.transcript);
-        let info = KeyInfo { active: false, transcript, publics, signatures: BTreeMap::new() };
-        let signature = hex::encode(self.signing.sign(&info.signed_bytes()).as_ref());
-        let transcript = info.transcript.clone();
-        self.folder.store(&state.realm, state.key_id, &Key { share: outcome.share, info })?;
-        Ok(Response::Signed { transcript, signature })
+        let received: BTreeMap<u8, Vec<u8>> =
+            state.received.iter().map(|(from, package)| (*from, package.to_vec())).collect();
+        let (name, index) = (state.name, self.config.index);
+        let info = match (&state.purpose, state.second.as_ref().context("the second round was not run")?) {
+            (Purpose::NewKey, Second::NewKey(second)) => {
+                let outcome = dkg::round3(second, index, &received, &self.context(&name, &[]))?;
+                self.change(&name, |key| {
+                    ensure!(key.newest().is_none(), "this key exists already");
+                    let info = info(&outcome, 0);
+                    self.folder.add(&name, key, outcome.share, info.clone())?;
+                    Ok(info)
+                })?
+            }
+            (Purpose::Refresh { base, epoch }, Second::Refresh(second)) => self.change(&name, |key| {
+                let slot = key.slots.get(base).with_context(|| format!("epoch {base} is not held here"))?;
+                let (from, to) = (base.to_be_bytes(), epoch.to_be_bytes());
+                let context = self.context(&name, &[&from, &to, &slot.info.transcript()?]);
+                let publics = slot.info.shares_for(&self.roster)?;
+                let members = refresh::Members { threshold: self.roster.threshold, publics: &publics };
+                let outcome = refresh::round3((second, index), &received, &slot.share, &members, &context)?;
+                key.epochs()?.prepare(*base, *epoch, outcome.transcript)?;
+                let info = info(&outcome, *epoch);
+                self.folder.add(&name, key, outcome.share, info.clone())?;
+                Ok(info)
+            })?,
+            _ => bail!("the rounds do not belong together"),
+        };
+        Ok(self.sign(&name, &info))
+    }
+
+    /// What all must agree on besides the packages.
+    fn context(&self, (realm, key_id): &KeyName, more: &[&[u8]]) -> Vec<u8> {
+        [realm.as_slice(), &key_id.to_be_bytes(), &more.concat(), &self.roster.canonical()].concat()
+    }
+
+    pub(super) fn sign(&self, name: &KeyName, info: &KeyInfo) -> Response {
+        let signature = hex::encode(self.signing.sign(&info.signed_bytes(name)).as_ref());
+        Response::Signed { transcript: info.transcript.clone(), signature }
     }
 
     /// A key is used only when every holder has durably stored its fragment and signed the same transcript.
     pub(super) fn activate(
         &self,
-        realm: &[u8; 16],
-        key_id: u32,
+        name: &KeyName,
         transcript: &str,
         signatures: BTreeMap<u8, String>,
     ) -> Result<Response> {
-        let mut key = self.folder.load(realm, key_id)?.context("this key is not known here")?;
-        ensure!(key.info.transcript == transcript, "this holder stored another generation of the key");
-        check_signatures(&self.roster, &key.info, &signatures)?;
-        key.info.active = true;
-        key.info.signatures = signatures;
-        self.folder.store(realm, key_id, &key)?;
-        lock(&self.keys).insert((*realm, key_id), Arc::new(key));
-        Ok(Response::Done)
+        self.change(name, |key| {
+            // It was refreshed since.
+            if key.newest().is_some_and(|newest| newest.info.epoch > 0) {
+                return Ok(Response::Done);
+            }
+            let slot = key.slots.get_mut(&0).context("this key is not known here")?;
+            ensure!(slot.info.transcript == transcript, "this holder stored another generation of the key");
+            certificate(&self.roster, name, &slot.info, &signatures)?;
+            slot.info.active = true;
+            slot.info.signatures = signatures;
+            key.since = now();
+            self.folder.save(name, key)?;
+            Ok(Response::Done)
+        })
     }
 }
 
-/// Every holder of the roster signed this key.
-pub(crate) fn check_signatures(roster: &Roster, info: &KeyInfo, signatures: &BTreeMap<u8, String>) -> Result<()> {
-    for holder in &roster.holders {
-        let signature =
-            signatures.get(&holder.index).with_context(|| format!("holder {} did not sign", holder.index))?;
-        UnparsedPublicKey::new(&ED25519, hex::decode(&holder.signing_key)?)
-            .verify(&info.signed_bytes(), &hex::decode(signature)?)
-            .map_err(|_| anyhow!("the signature of holder {} does not hold", holder.index))?;
+fn info(outcome: &Outcome, epoch: u32) -> KeyInfo {
+    KeyInfo {
+        active: false,
+        epoch,
+        transcript: hex::encode(outcome.transcript),
+        publics: outcome.publics.iter().map(|(i, p)| (*i, hex::encode(p.to_bytes()))).collect(),
+        signatures: BTreeMap::new(),
     }
-    Ok(())
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::evaluate::Outcome;
 use super::{Holder, PATIENCE, Peer};
 use crate::channel::{Channel, Turn};
 use crate::roster::pin;
@@ -32,8 +33,10 @@ pub(super) async fn serve(holder: &Arc<Holder>, acceptor: TlsAcceptor, stream: T
     let shown = pin(certificate);
     let peer = match holder.roster.holder_of(&shown) {
         Some(index) => Peer::Holder(index),
-        None if holder.roster.gateways.contains(&shown) => Peer::Gateway,
-        None => bail!("a peer that is not in the roster"),
+        None => {
+            let place = holder.roster.gateways.iter().position(|pin| *pin == shown);
+            Peer::Gateway(place.context("a peer that is not in the roster")?)
+        }
     };
     let (done, answered) = mpsc::channel(UNDER_WAY);
     let channel = Channel::new(stream);
@@ -109,10 +112,14 @@ impl Conversation {
 
 fn answer_evaluation(holder: &Holder, peer: Peer, frame: &Frame) -> Answered {
     let answer = match peer {
-        Peer::Gateway => holder.evaluate(&frame.body),
+        Peer::Gateway(place) => holder.evaluate(place, &frame.body),
         Peer::Holder(_) => Err(anyhow::anyhow!("this peer may not ask that")),
     };
-    answered(frame.call, Kind::Answers, answer)
+    match answer {
+        Ok(Outcome::Stale(body)) => (frame.call, Kind::Stale, body),
+        Ok(Outcome::Answers(body)) => (frame.call, Kind::Answers, body),
+        Err(error) => refused(frame.call, &error),
+    }
 }
 
 async fn answer_request(holder: &Holder, peer: Peer, frame: &Frame) -> Answered {
@@ -123,12 +130,12 @@ async fn answer_request(holder: &Holder, peer: Peer, frame: &Frame) -> Answered 
         let request = serde_json::from_slice(&frame.body).context("a request that is not understood")?;
         Ok(serde_json::to_vec(&holder.answer(peer, request).await?)?)
     };
-    answered(frame.call, Kind::Response, answer.await)
+    match answer.await {
+        Ok(body) => (frame.call, Kind::Response, body),
+        Err(error) => refused(frame.call, &error),
+    }
 }
 
-fn answered(call: u32, kind: Kind, answer: Result<Vec<u8>>) -> Answered {
-    match answer {
-        Ok(body) => (call, kind, body),
-        Err(error) => (call, Kind::Refused, format!("{error:#}").into_bytes()),
-    }
+fn refused(call: u32, error: &anyhow::Error) -> Answered {
+    (call, Kind::Refused, format!("{error:#}").into_bytes())
 }

@@ -1,7 +1,8 @@
 //! Asking t holders, and others when one is slow or fails.
 //!
 //! What must stay true: the first t good answers win; a slow or hung holder delays a read by a small multiple of what holders
-//! usually take, and only the first time; a holder that fails is asked last until it answers a probe.
+//! usually take, and only the first time; a holder that fails is asked last until it answers a probe; when a holder shows the
+//! certificate of a newer epoch, all are asked anew in that one.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -12,8 +13,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 use volvelle_fragments::{Kek, Partial, Proof, Weights, proof};
 
-use super::{KeyName, PATIENCE, Peer, Publics, Quorum, QuorumError};
-use crate::daemon::EPOCH;
+use super::epochs::View;
+use super::{KeyName, PATIENCE, Peer, Quorum, QuorumError};
 use crate::eval::{Answer, EvalAnswers, EvalRequest, Operation, Proving};
 use crate::link::Failure;
 use crate::lock;
@@ -25,6 +26,9 @@ const HEDGE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mi
 const PER_INPUT: Duration = Duration::from_micros(200);
 /// Holders whose medians have the same place among these bounds are asked in turn; faster ones first.
 const PACES_US: [u32; 5] = [3_000, 10_000, 30_000, 100_000, 300_000];
+
+/// How often a message is sent anew because the key was refreshed meanwhile.
+const ANEW: usize = 8;
 
 /// The answers of t holders for the inputs of one message.
 struct Answers {
@@ -41,12 +45,22 @@ pub(super) enum Wrong {
     Says(String),
 }
 
+/// Why a race gave no answers.
+enum End {
+    /// The key was refreshed: ask anew.
+    Refreshed(Arc<View>),
+    Failed(QuorumError),
+}
+
 /// One message under way.
 struct Race<'a> {
     quorum: &'a Quorum,
+    key: KeyName,
     xs: &'a [&'a [u8]],
-    publics: Option<&'a Publics>,
+    view: &'a View,
+    proving: Proving,
     body: Arc<Vec<u8>>,
+    newer: Option<Arc<View>>,
     answers: Vec<(u8, Vec<Partial>)>,
     complaints: Vec<String>,
     /// Who was asked when and has not answered.
@@ -56,7 +70,7 @@ struct Race<'a> {
 impl Quorum {
     /// The keys of these inputs, believed without proof; a record's commitment tells whether they are right.
     pub(super) async fn derive(&self, op: Operation, key: KeyName, xs: &[&[u8]]) -> Result<Vec<Kek>, QuorumError> {
-        combine(xs, &self.evaluate(op, key, xs, None).await?)
+        combine(xs, &self.evaluate(op, key, xs, Proving::Optimistic).await?)
     }
 
     /// The keys of these inputs, from answers whose proofs hold.
@@ -66,14 +80,13 @@ impl Quorum {
         key: KeyName,
         xs: &[&[u8]],
     ) -> Result<Vec<Kek>, QuorumError> {
-        let publics = self.publics(key).await?;
-        combine(xs, &self.evaluate(op, key, xs, Some(&publics)).await?)
+        combine(xs, &self.evaluate(op, key, xs, Proving::Proved).await?)
     }
 
     pub(super) fn message(
         &self,
         operation: Operation,
-        (realm, key_id): KeyName,
+        ((realm, key_id), epoch): (KeyName, u32),
         xs: &[&[u8]],
         proving: Proving,
     ) -> Result<Arc<Vec<u8>>, QuorumError> {
@@ -82,35 +95,43 @@ impl Quorum {
         request_id[..8].copy_from_slice(&start.to_be_bytes());
         request_id[8..].copy_from_slice(&count.fetch_add(1, Ordering::Relaxed).to_be_bytes());
         let (principal, authorization, inputs) = ("", [].as_slice(), xs.to_vec());
-        let request = EvalRequest {
-            operation,
-            proving,
-            realm,
-            key_id,
-            epoch: EPOCH,
-            request_id,
-            principal,
-            authorization,
-            inputs,
-        };
+        let request =
+            EvalRequest { operation, proving, realm, key_id, epoch, request_id, principal, authorization, inputs };
         request.encode().map(Arc::new).map_err(QuorumError::Config)
     }
 
-    /// Asks t holders, and another one for each that fails or is slow; with `publics` an answer counts only with a proof that
-    /// holds.
+    /// Asks t holders, and another one for each that fails or is slow; proved answers count only if the proof holds.
     async fn evaluate(
         &self,
         op: Operation,
         key: KeyName,
         xs: &[&[u8]],
-        publics: Option<&Publics>,
+        proving: Proving,
     ) -> Result<Answers, QuorumError> {
         self.keep_up();
         *lock(&self.0.last_used) = Some(key);
-        let proving = if publics.is_some() { Proving::Proved } else { Proving::Optimistic };
-        let body = self.message(op, key, xs, proving)?;
-        let race = Race { quorum: self, xs, publics, body, answers: vec![], complaints: vec![], asked: Vec::new() };
-        race.run().await
+        let mut view = self.view(key).await?;
+        for _ in 0..ANEW {
+            let body = self.message(op, (key, view.epoch), xs, proving)?;
+            let race = Race {
+                quorum: self,
+                key,
+                xs,
+                view: &view,
+                proving,
+                body,
+                newer: None,
+                answers: vec![],
+                complaints: vec![],
+                asked: vec![],
+            };
+            match race.run().await {
+                Ok(answers) => return Ok(answers),
+                Err(End::Refreshed(newer)) => view = newer,
+                Err(End::Failed(error)) => return Err(error),
+            }
+        }
+        Err(QuorumError::Holders("the key is refreshed faster than it can be used".to_owned()))
     }
 
     /// Holders in the order in which they are to be asked: who failed last, fast ones before slow ones, equals in turn.
@@ -123,7 +144,8 @@ impl Quorum {
             let median = peer.median_us.load(Ordering::Relaxed);
             PACES_US.iter().take_while(|bound| median > **bound).count()
         };
-        order.sort_by_key(|peer| (peer.down.load(Ordering::Relaxed), pace(peer)));
+        let is_last = |peer: &Arc<Peer>| peer.down.load(Ordering::Relaxed) || peer.stale.load(Ordering::Relaxed);
+        order.sort_by_key(|peer| (is_last(peer), pace(peer)));
         order
     }
 
@@ -140,7 +162,7 @@ impl Quorum {
 }
 
 impl<'a> Race<'a> {
-    async fn run(mut self) -> Result<Answers, QuorumError> {
+    async fn run(mut self) -> Result<Answers, End> {
         let needed = usize::from(self.quorum.0.roster.threshold);
         let order = self.quorum.order();
         let delay = delay(&order[..needed.min(order.len())], self.xs.len());
@@ -156,7 +178,11 @@ impl<'a> Race<'a> {
             tokio::select! {
                 biased;
                 Some((peer, answer)) = under_way.next() => {
-                    if !self.take(peer, answer) && let Some(peer) = waiting.next() {
+                    let counts = self.take(peer, answer);
+                    if let Some(newer) = self.newer.take() {
+                        return Err(End::Refreshed(newer));
+                    }
+                    if !counts && let Some(peer) = waiting.next() {
                         under_way.push(self.ask(peer));
                     }
                 }
@@ -169,9 +195,9 @@ impl<'a> Race<'a> {
                         patient = false;
                         hedge.as_mut().reset(Instant::now() + PATIENCE);
                     }
-                    None => return Err(self.out_of_time()),
+                    None => return Err(End::Failed(self.out_of_time())),
                 },
-                else => return Err(self.too_few()),
+                else => return Err(End::Failed(self.too_few())),
             }
         }
         for (peer, since) in &self.asked {
@@ -179,7 +205,7 @@ impl<'a> Race<'a> {
                 self.quorum.fails(peer);
             }
         }
-        self.finish()
+        self.finish().map_err(End::Failed)
     }
 
     /// The future borrows nothing of the race, so that answers can be taken while others are under way.
@@ -194,9 +220,20 @@ impl<'a> Race<'a> {
         let asked = self.asked.iter().position(|(other, _)| Arc::ptr_eq(other, peer));
         let since = asked.map(|n| self.asked.swap_remove(n).1);
         let why = match answer {
-            Ok(frame) => match read(peer.index, &frame, self.xs, self.publics) {
+            Ok(frame) if frame.kind == Kind::Stale => match self.quorum.newer(self.key, self.view, &frame.body) {
+                Some(newer) => {
+                    self.newer = Some(newer);
+                    return false;
+                }
+                None => {
+                    peer.falls_behind();
+                    "it has an older fragment only and needs repair".to_owned()
+                }
+            },
+            Ok(frame) => match read(peer.index, &frame, self.xs, (self.view, self.proving)) {
                 Ok(partials) => {
                     peer.down.store(false, Ordering::Relaxed);
+                    peer.stale.store(false, Ordering::Relaxed);
                     if let (Some(since), 1..=4) = (since, self.xs.len()) {
                         peer.observe(since.elapsed());
                     }
@@ -263,14 +300,19 @@ fn combine(xs: &[&[u8]], answers: &Answers) -> Result<Vec<Kek>, QuorumError> {
     Ok(xs.iter().zip(&combined).map(|(x, y)| Kek::derive(x, y, None)).collect::<Result<_, _>>()?)
 }
 
-/// A holder's answers for `xs`, with proof if `publics` are given. An encoding that no evaluation has is a lie too.
-pub(super) fn read(index: u8, frame: &Frame, xs: &[&[u8]], publics: Option<&Publics>) -> Result<Vec<Partial>, Wrong> {
+/// A holder's answers for `xs`, in the epoch of the view. An encoding that no evaluation has is a lie too.
+pub(super) fn read(
+    index: u8,
+    frame: &Frame,
+    xs: &[&[u8]],
+    (view, proving): (&View, Proving),
+) -> Result<Vec<Partial>, Wrong> {
     let says = |why: &str| Wrong::Says(why.to_owned());
     if frame.kind != Kind::Answers {
         return Err(says("an answer to another question"));
     }
     let answers = EvalAnswers::decode(&frame.body).map_err(|error| Wrong::Says(error.to_string()))?;
-    if answers.answers.len() != xs.len() || answers.epoch != EPOCH {
+    if answers.answers.len() != xs.len() || answers.epoch != view.epoch {
         return Err(says("an answer to another question"));
     }
     let mut partials = Vec::with_capacity(xs.len());
@@ -283,10 +325,12 @@ pub(super) fn read(index: u8, frame: &Frame, xs: &[&[u8]], publics: Option<&Publ
             Answer::Bad => return Err(says("it does not accept the input")),
         });
     }
-    let Some(publics) = publics else { return Ok(partials) };
+    if proving == Proving::Optimistic {
+        return Ok(partials);
+    }
     let proof = answers.proof.ok_or_else(|| says("no proof"))?;
     let proof = Proof::from_bytes(&proof).map_err(|_| Wrong::Lied)?;
-    let public = publics.get(&index).ok_or_else(|| says("no public share"))?;
+    let public = view.publics.get(&index).ok_or_else(|| says("no public share"))?;
     proof::verify(public, xs, &partials, &proof).map_err(|_| Wrong::Lied)?;
     Ok(partials)
 }

@@ -9,16 +9,28 @@ use volvelle_fragments::{Kek, Partial, PrfShare, Record, combine};
 use crate::{REALM, place, start_of};
 
 /// Reads a fragment from a holder's state folder, as the holder does, or a thief.
-fn steal(state: &Path) -> PrfShare {
+pub(crate) fn steal(state: &Path) -> PrfShare {
+    steal_epoch(state, 0)
+}
+
+/// The fragment of the holder's only epoch, which is this one.
+pub(crate) fn steal_epoch(state: &Path, epoch: u32) -> PrfShare {
     let text = std::fs::read(state.join(format!("{}-1.json", hex::encode(REALM)))).expect("a fragment file");
     let file: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
-    let bytes = |name: &str| hex::decode(file[name].as_str().expect("text")).expect("hex");
-    let key = std::fs::read(state.join("seal.key")).expect("a key file");
-    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).expect("a key"));
-    let aad = [b"FDK-share-v1", REALM.as_slice(), &1_u32.to_be_bytes()].concat();
-    let nonce = Nonce::try_assume_unique_for_key(&bytes("nonce")).expect("a nonce");
-    let mut sealed = bytes("sealed_share");
-    PrfShare::from_bytes(key.open_in_place(nonce, Aad::from(aad), &mut sealed).expect("opens")).expect("a fragment")
+    let slot = &file["epochs"][0];
+    let name = slot["key_file"].as_str().expect("text");
+    let opened = |key: &[u8], aad: &[u8], sealed: &[u8]| {
+        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("a key"));
+        let nonce = Nonce::try_assume_unique_for_key(&sealed[..12]).expect("a nonce");
+        let mut sealed = sealed[12..].to_vec();
+        key.open_in_place(nonce, Aad::from(aad), &mut sealed).expect("opens").to_vec()
+    };
+    let own = std::fs::read(state.join("seal.key")).expect("a key file");
+    let file_key = std::fs::read(state.join(name)).expect("a file key");
+    let file_key = opened(&own, format!("FDK-file-key-v1:{name}").as_bytes(), &file_key);
+    let aad = [b"FDK-share-v2", REALM.as_slice(), &1_u32.to_be_bytes(), &epoch.to_be_bytes()].concat();
+    let share = hex::decode(slot["sealed_share"].as_str().expect("text")).expect("hex");
+    PrfShare::from_bytes(&opened(&file_key, &aad, &share)).expect("a fragment")
 }
 
 /// Every way to combine some of the answers, each under any index it may claim to have.

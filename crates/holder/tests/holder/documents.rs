@@ -37,6 +37,8 @@ case "$1" in
     CREDENTIALS_DIRECTORY=$(dirname "$KEY") setsid $program 2>"$HOME/log" >/dev/null </dev/null &
     echo $! > "$HOME/pid"
     ;;
+  stop) kill "$(cat "$HOME/pid")"; while kill -0 "$(cat "$HOME/pid")" 2>/dev/null; do sleep 0.05; done ;;
+  start) "$0" enable --now volvelle-holder ;;
   is-active) kill -0 "$(cat "$HOME/pid")" && echo active ;;
   *) exit 1 ;;
 esac
@@ -135,7 +137,9 @@ fn blocks(text: &str) -> Vec<(String, String)> {
 async fn the_three_machines_of_the_document_work_as_written() {
     let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operate/holders.md");
     let text = fs::read_to_string(document).expect("reads");
-    assert_eq!(text.matches("\n```").count(), 2 * blocks(&text).len(), "every block of the document is run");
+    let examples = text.matches("\n```toml example").count();
+    let fences = text.matches("\n```").count();
+    assert_eq!(fences, 2 * (blocks(&text).len() + examples), "every block of commands is run");
     let folder = tempfile::tempdir().expect("a folder");
     let machines = Machines::new(folder.path());
     for (place, script) in blocks(&text) {
@@ -156,6 +160,7 @@ async fn the_three_machines_of_the_document_work_as_written() {
         roster: identity.join("roster.toml"),
         identity: IdentityFiles { certificate: identity.join("certificate.der"), key: identity.join("key.der") },
         kek_cache_seconds: 0,
+        refresh_hours: 0,
     })
     .expect("a quorum");
     until_up(&quorum).await;
@@ -163,5 +168,5 @@ async fn the_three_machines_of_the_document_work_as_written() {
     let record = quorum.seal(&place("/a"), b"v").await.expect("seals");
     assert_eq!(quorum.open(&place("/a"), &record).await.expect("opens").as_slice(), b"v");
     let state = fs::read_dir(folder.path().join("holder-1/state")).expect("lists");
-    assert_eq!(state.count(), 2, "a fragment and the key that seals it");
+    assert_eq!(state.count(), 4, "a fragment, its file key, the key that seals them, and the log");
 }

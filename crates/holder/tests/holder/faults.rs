@@ -94,7 +94,7 @@ async fn many_records_open_in_few_messages_each_with_its_own_outcome() {
     let (other_setup, _others, other_quorum) = start(other.path()).await;
     other_quorum.create_key([8; 16], 1).await.expect("makes another key");
     processes[0] = None;
-    replace_fragment(&setup, &other_setup);
+    replace_fragment(&setup, &other_setup, 0);
     processes[0] = Some(Process::start(&setup.holder_configs[0]));
     check(quorum.open_many(&records).await);
     check(quorum.open_many(&records).await);
@@ -154,7 +154,7 @@ async fn a_probe_names_a_holder_before_a_read_meets_it() {
     processes[1] = None;
     let other = tempfile::tempdir().expect("a folder");
     let (other_setup, _others, _) = start(other.path()).await;
-    replace_fragment(&setup, &other_setup);
+    replace_fragment(&setup, &other_setup, 0);
     let state = setup.holder_configs[1].parent().expect("a folder").join("state");
     std::fs::remove_dir_all(state).expect("removes");
     for n in [0, 1] {
@@ -163,8 +163,8 @@ async fn a_probe_names_a_holder_before_a_read_meets_it() {
     tokio::time::sleep(Duration::from_millis(700)).await;
     let status = quorum.status().await;
     let states: Vec<_> = status.iter().map(|h| h.state).collect();
-    assert_eq!(states, ["quarantined", "down", "up"]);
-    assert!(status[1].detail.as_ref().is_some_and(|why| why.contains("not known here")), "{status:?}");
+    assert_eq!(states, ["quarantined", "lost", "up"]);
+    assert!(status[1].detail.as_ref().is_some_and(|why| why.contains("needs repair")), "{status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 /// Starts a holder that must refuse, and gives what it says.
-fn refusal(config: &Path) -> String {
+pub(crate) fn refusal(config: &Path) -> String {
     let mut child = Command::new(env!("CARGO_BIN_EXE_volvelle-holder"))
         .arg("--config")
         .arg(config)

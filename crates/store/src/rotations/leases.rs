@@ -121,11 +121,21 @@ pub async fn save(
         Lease::Until(until) => (None, Some(until.0), None),
         Lease::Release { not_before } => (Some(""), Some(0), Some(not_before.0)),
     };
-    let arguments =
-        values![text(state)?, message, (!over).then_some(1_i64), over.then_some(now.0), owner, until, not_before];
+    let stage = format!("{}@{} ", state.stage.as_str(), now.0);
+    let arguments = values![
+        text(state)?,
+        message,
+        (!over).then_some(1_i64),
+        over.then_some(now.0),
+        owner,
+        until,
+        not_before,
+        stage
+    ];
     let sql = "UPDATE rotations SET state = $4, message = $5, open = $6, ended_at = $7,
                lease_owner = COALESCE($8, lease_owner), lease_until = COALESCE($9, lease_until),
-               not_before = COALESCE($10, not_before)
+               not_before = COALESCE($10, not_before),
+               stages = CASE WHEN LENGTH(stages) < 2000 THEN stages || $11 ELSE stages END
                WHERE account = $1 AND id = $2 AND fence = $3 AND open = 1";
     fenced(tx.execute(sql, [key(rotation), arguments].concat()).await?)
 }

