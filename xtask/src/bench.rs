@@ -46,7 +46,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
     if let Some(unknown) = wanted.iter().find(|word| !NAMES.iter().any(|(name, _)| name == *word)) {
         bail!("no bench {unknown}; `cargo xtask bench list` names them");
     }
-    install::ensure()?;
+    install::ensure_for_tests()?;
     ensure!(install::is_root(), "the benches make hosts of their own in namespaces and need root: run them with sudo");
     if std::env::var_os(OPTIMISED).is_none() {
         return optimised(arguments);

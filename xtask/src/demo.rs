@@ -26,7 +26,7 @@ const READ: &str =
 /// Installs what is missing, builds, and shows everything.
 pub fn run() -> Result<()> {
     if std::env::args().nth(2).as_deref() != Some(BUILT) {
-        install::ensure()?;
+        install::ensure_for_demo()?;
         build()?;
     }
     if !install::is_root() {

@@ -7,20 +7,27 @@ use anyhow::{Result, bail};
 use crate::host;
 
 /// A file that proves that a package is there, and the package.
-const NEEDED: &[(&str, &str)] = &[
+type Needed = (&'static str, &'static str);
+
+/// For the demo.
+const DEMO: &[Needed] = &[
     ("/usr/bin/cc", "build-essential"),
     ("/usr/sbin/sshd", "openssh-server"),
     ("/usr/bin/ssh", "openssh-client"),
     ("/usr/bin/sshpass", "sshpass"),
+    ("/usr/bin/sudo", "sudo"),
+    ("/usr/bin/unshare", "util-linux"),
     ("/usr/sbin/dropbear", "dropbear-bin"),
     ("/usr/sbin/tinysshd", "tinysshd"),
     ("/bin/busybox", "busybox-static"),
-    ("/usr/bin/sudo", "sudo"),
     ("/usr/lib/x86_64-linux-gnu/security/pam_pwquality.so", "libpam-pwquality"),
     ("/usr/share/dict/cracklib-small", "cracklib-runtime"),
+];
+
+/// For the tests, besides.
+const TESTS: &[Needed] = &[
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
     ("/usr/lib/python3.11/ensurepip/__init__.py", "python3-venv"),
-    ("/usr/bin/unshare", "util-linux"),
     ("/usr/bin/openssl", "openssl"),
     ("/usr/sbin/slapd", "slapd"),
     ("/usr/bin/ldapsearch", "ldap-utils"),
@@ -33,11 +40,22 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/kinit", "krb5-user"),
     ("/usr/lib/python3/dist-packages/markdown/__init__.py", "python3-markdown"),
     ("/usr/bin/strace", "strace"),
+    ("/usr/bin/chromium", "chromium"),
+    ("/usr/share/fonts/opentype/inter/Inter-Bold.otf", "fonts-inter"),
 ];
 
-/// Installs the packages that are missing; asks nobody, changes nothing when all are there.
-pub fn ensure() -> Result<()> {
-    let missing: Vec<&str> = NEEDED.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, p)| *p).collect();
+/// Installs what the demo needs and is missing; asks nobody, changes nothing when all is there.
+pub fn ensure_for_demo() -> Result<()> {
+    ensure(DEMO.iter())
+}
+
+/// The same for the tests and the figures.
+pub fn ensure_for_tests() -> Result<()> {
+    ensure(DEMO.iter().chain(TESTS))
+}
+
+fn ensure(needed: impl Iterator<Item = &'static Needed>) -> Result<()> {
+    let missing: Vec<&str> = needed.filter(|(file, _)| !Path::new(file).exists()).map(|(_, p)| *p).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use crate::{host, install, tidy};
 
 /// Installs what is missing and runs everything.
 pub fn run() -> Result<()> {
-    install::ensure()?;
+    install::ensure_for_tests()?;
     ensure!(install::is_root(), "the tests make hosts of their own in namespaces and need root: run them with sudo");
     host::run("cargo", &["fmt", "--all", "--check"])?;
     tidy::run()?;

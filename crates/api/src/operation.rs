@@ -68,7 +68,7 @@ pub fn find<'a>(ops: &'a [Operation], name: &str) -> Option<&'a Operation> {
 type Parts = (Map<String, Value>, Vec<String>);
 
 fn kind(ops: &mut Vec<Operation>, decl: &Declaration) {
-    target(ops, decl.kind, (properties(&decl.target), Vec::new()), decl.kind);
+    target(ops, decl.kind, (properties(&decl.target), Vec::new()), decl.summary);
     for (verb, own, does) in [("create", ROTATED_CREATE, "Makes"), ("update", ROTATED_UPDATE, "Changes")] {
         let mut schema = parse(ROTATED_COMMON);
         merge(&mut schema, parse(own));

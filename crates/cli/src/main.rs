@@ -111,7 +111,8 @@ async fn call(
     let name = if op.name == "rotated-secret-list" && !raw { "gateway-list-rotated-secrets" } else { &op.name };
     let mut answer = session.call(name, params.clone()).await?;
     let list = ["items", "targets", "roles", "auth_methods"].into_iter().find(|list| answer[*list].is_array());
-    let Some(list) = list.filter(|_| !raw && !params.contains_key("pagination-token")) else { return Ok(answer) };
+    let one_page = raw || params.contains_key("pagination-token") || params.contains_key("limit");
+    let Some(list) = list.filter(|_| !one_page) else { return Ok(answer) };
     for _ in 1..MOST_PAGES {
         let next = answer["next_page"].as_str().unwrap_or_default().to_owned();
         if next.is_empty() {

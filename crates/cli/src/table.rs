@@ -119,9 +119,9 @@ fn painted(cell: Cell, colour: Option<Colour>) -> Cell {
 /// The colour of a status, a stage, an outcome or a verdict.
 pub fn colour(word: &str) -> Option<Colour> {
     Some(match word {
-        "rotated" | "done" | "valid" | "fine" | "adopted" | "reapplied" | "ok" | "up" => Colour::Green,
-        "failed" | "out of sync" | "invalid" | "halted" | "denied" | "error" | "down" | "lost" | "stale"
-        | "quarantined" => Colour::Red,
+        "rotated" | "settled" | "done" | "valid" | "fine" | "adopted" | "reapplied" | "ok" | "up" => Colour::Green,
+        "failed" | "overdue" | "out of sync" | "invalid" | "halted" | "denied" | "error" | "down" | "lost"
+        | "stale" | "quarantined" => Colour::Red,
         "partly rotated" | "in doubt" | "unknown" | "disabled" | "rotating" | "warning" => Colour::Yellow,
         _ => return None,
     })
@@ -185,6 +185,30 @@ const ITEMS: Columns = &[
     ("LAST ROTATION", From::Time("/last_rotation_date")),
     ("NEXT ROTATION", From::Time("/next_rotation_date")),
     ("DESCRIPTION", From::Text("/item_metadata")),
+];
+
+const FOUND: Columns = &[
+    ("STATE", From::Status("/state")),
+    ("NAME", From::Text("/item_name")),
+    ("TARGET", From::Text("/target_name")),
+    ("LAST ROTATION", From::Time("/last_rotation_date")),
+    ("NEXT ROTATION", From::Time("/next_rotation_date")),
+    ("WHY", From::Text("/last_rotation_error")),
+];
+
+const HOLDERS: Columns = &[
+    ("HOLDER", From::Text("/index")),
+    ("STATUS", From::Status("/state")),
+    ("ANSWERS IN", From::With(|row| row["round_trip_us"].as_i64().map(|us| format!("{us} µs")).unwrap_or_default())),
+    ("PROGRAM", From::Text("/software")),
+    ("WHY", From::Text("/detail")),
+];
+
+const READERS: Columns = &[
+    ("AUTH METHOD", From::Text("/auth_method_name")),
+    ("ACCESS ID", From::Text("/access_id")),
+    ("CAPABILITIES", From::With(|row| words(&row["capabilities"]))),
+    ("ROLES", From::With(|row| joined(row, "/reasons", "role_name"))),
 ];
 
 const TARGETS: Columns = &[
@@ -313,6 +337,9 @@ pub fn of(operation: &str, answer: &Value) -> Option<Rows> {
     let (field, columns, nothing): (&str, Columns, &'static str) = match operation {
         "list-items" => ("items", ITEMS, "there are no items here"),
         "gateway-list-rotated-secrets" | "rotated-secret-list" => ("items", ITEMS, "there are no rotated secrets"),
+        "item-search" => ("items", FOUND, "nothing matches"),
+        "holder-list" => ("holders", HOLDERS, "there are no holders"),
+        "explain-access" => ("identities", READERS, "no rule speaks about it"),
         "target-list" => ("targets", TARGETS, "there are no targets"),
         "list-roles" => ("roles", ROLES, "there are no roles"),
         "auth-method-list" => ("auth_methods", AUTH_METHODS, "there are no auth methods"),

@@ -32,7 +32,11 @@ async fn every_page_is_accessible_small_and_quick_in_both_colours() -> Result<()
     case("tour").await
 }
 
+/// One browser at a time: what is measured is the console and not the other cases.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 async fn case(name: &str) -> Result<()> {
+    let _alone = ALONE.lock().await;
     let python = playwright()?;
     let gateway = DevGateway::start().await?;
     let host = Host::start(HostKind::Debian)?;
@@ -57,8 +61,6 @@ fn target_folder() -> Result<PathBuf> {
 
 /// A virtual environment with Playwright and axe, made once in the target folder. The browser is Debian's.
 fn playwright() -> Result<PathBuf> {
-    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _one = ONE.lock().expect("no other test failed here");
     let venv = target_folder()?.join("console-venv");
     let python = venv.join("bin/python");
     let installed = |python: &Path| {

@@ -24,7 +24,7 @@ export async function verify(name) {
       return hosts;
     }
     await dialog("What the target says", (close) => [h("div", { class: "dialog-body" }, hosts.map((one) => h("div", { class: `verdict ${one.status}` }, icon(one.status === "valid" ? "check" : "warn", 18),
-      h("div", {}, h("p", { class: "strong" }, one.host && `${one.host}: `, WORDS[one.status] || one.status), h("p", {}, sentence(one.why)), one.status === "invalid" && h("p", { class: "dim" }, "Repair brings store and target together again."))))),
+      h("div", {}, h("p", { class: "strong" }, one.host && `${one.host}: `, one.status === "invalid" ? sentence(one.why) : WORDS[one.status] || one.status), one.status !== "invalid" && h("p", {}, sentence(one.why)), one.status === "invalid" && h("p", { class: "dim" }, "Repair brings store and target together again."))))),
     h("footer", {}, button("Close", { kind: "primary", onclick: () => close() }))]);
     return hosts;
   } catch (error) { failed(error); return null; }
@@ -111,6 +111,8 @@ export function help(row, after) {
   const run = (work) => async (event) => { await during(event.currentTarget, work); after(); };
   if (row.target_halted) return button("Trust host key", { sign: "shield", onclick: run(() => trust(row.target_name)) });
   if (row.state === "out_of_sync") return button("Repair", { sign: "wrench", onclick: run(() => repair(row.item_name)) });
+  // A reason that names the command which helps: here is its button.
+  if (/rotated-secret (repair|verify)/.test(row.last_rotation_error || "")) return button("Repair", { sign: "wrench", onclick: run(() => repair(row.item_name)) });
   if (row.state === "in_doubt") return button("Verify", { sign: "check", onclick: run(() => verify(row.item_name)) });
   if (row.state === "failed" || row.state === "overdue") return button("Rotate", { sign: "refresh", onclick: run(() => rotate(row.item_name)) });
   return null;

@@ -58,7 +58,7 @@ export function month(past, coming, back = 30, ahead = 30) {
   const busy = list.filter((one) => one.done || one.failed || one.out_of_sync || one.due);
   const table = h("table", { class: "hidden" }, h("caption", {}, "Rotations by day"), h("tbody", {}, busy.map((one) => h("tr", {}, h("td", {}, told(one))))));
   const legend = h("ul", { class: "legend" }, SHAPE.filter(([key]) => key === "done" || key === "due" || list.some((one) => one[key])).map(([, tone, word]) => h("li", {}, h("i", { class: `swatch ${tone}` }), word[0].toUpperCase() + word.slice(1))));
-  return h("div", { class: "chart" }, picture, legend, table);
+  return h("div", { class: "chart", tabindex: "0", role: "group", "aria-label": "Rotations by day" }, picture, legend, table);
 }
 
 const STAGES = {
@@ -79,6 +79,9 @@ export function progress(rotation) {
     return h("li", { class: state, "aria-current": state === "now" ? "step" : null }, h("span", {}, stageWord(stage)));
   }));
 }
+
+/** What the colours of a line mean. */
+export const lineLegend = () => h("ul", { class: "legend" }, [["a", "taken up"], ["b", "tested"], ["c", "stored"], ["d", "changed"], ["e", "proved"]].map(([tone, word]) => h("li", {}, h("i", { class: `swatch stage ${tone}` }), word)));
 
 /** The stages of one rotation as a line: each as long as it took, short ones still to be seen. */
 export function line(rotation) {

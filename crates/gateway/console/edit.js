@@ -164,7 +164,7 @@ export function editSecret(ctx) {
         "max-versions": details.max_versions, "authentication-credentials": details.rotator_creds_type === "use-self-creds" ? "use-user-creds" : details.rotator_creds_type, "rotated-username": details.username || "", "rotator-custom-cmd": details.rotation_statement || "", "same-password": details.same_password,
       } : {}),
     };
-    const form = await fieldsOf(operation, { omit: ["name", "new-name", "rotator-type", "keep-prev-version", "add-tag", "rm-tag"], first: ["description", "authentication-credentials"], values });
+    const form = await fieldsOf(operation, { omit: ["name", "new-name", "rotator-type", "keep-prev-version", "add-tag", "rm-tag", ...(item.linked_details ? [] : ["same-password"])], first: ["description", "authentication-credentials"], values });
     const tags = h("input", { id: "edit-tags", value: (item.item_tags || []).join(", "), autocomplete: "off" });
     const path = h("input", { id: "edit-name", value: name, autocomplete: "off", spellcheck: "false" });
     const go = button("Save", { kind: "primary", type: "submit", sign: "check" });

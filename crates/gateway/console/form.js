@@ -1,14 +1,14 @@
 // Forms drawn from the schemas of the operations: a new kind of target or a new parameter needs no change here.
 
 import { fresh, h, icon } from "./dom.js";
-import { schemaOf } from "./api.js";
-import { button, problem, sentence } from "./widgets.js";
+import { peek, schemaOf } from "./api.js";
+import { button, marked, problem, sentence } from "./widgets.js";
 
 // What the pages ask for in their own way, or what means nothing to a person.
 const HIDDEN = new Set(["token", "uid-token", "json", "skip-dry-run", "test-only", "fingerprint", "comment", "metadata", "item-custom-fields", "rotate-after-disconnect", "lock-during-sra-session"]);
 const HIDDEN_GROUPS = new Set(["compatibility", "secure-access"]);
 const GROUPS = { own: "", rotation: "When it rotates", "password-policy": "New passwords", locking: "Locking and versions" };
-const ACRONYMS = { ssh: "SSH", ttl: "TTL", url: "URL", ip: "IP", ips: "IPs", id: "ID", api: "API", jwt: "token", cron: "cron", tls: "TLS", ca: "CA", dn: "DN", am: "auth method" };
+const ACRONYMS = { ssh: "SSH", ttl: "TTL", url: "URL", ip: "IP", ips: "IPs", id: "ID", api: "API", jwt: "token", cmd: "command", dn: "DN", tls: "TLS", ca: "CA", am: "auth method" };
 
 // What every kind has is called as people say it; what a connector declares is called as it declares it.
 const LABELS = {
@@ -21,7 +21,7 @@ const LABELS = {
 /** A wire name as a label. */
 export function label(name) {
   if (LABELS[name]) return LABELS[name];
-  const words = name.replace(/^(rotated|ssh)-(username|password)$/, "$2").split(/[-_]/).map((word) => ACRONYMS[word] || word);
+  const words = name.replace(/^(rotated|ssh)-(username|password)$/, "$2").replace(/^rotator-/, "").split(/[-_]/).map((word) => ACRONYMS[word] || word);
   const text = words.join(" ");
   return text[0].toUpperCase() + text.slice(1);
 }
@@ -29,7 +29,7 @@ export function label(name) {
 /** One field. `read` gives undefined where nothing was said. */
 function field(name, schema, required, value) {
   const id = fresh(name);
-  const help = schema.description ? h("p", { class: "help", id: `${id}-help` }, sentence(schema.description.replace(/\s+/g, " "))) : null;
+  const help = schema.description ? h("p", { class: "help", id: `${id}-help` }, marked(sentence(schema.description.replace(/\s+/g, " ")))) : null;
   const wrong = h("p", { class: "wrong", id: `${id}-wrong`, hidden: true });
   const about = [help && `${id}-help`, `${id}-wrong`].filter(Boolean).join(" ");
   const common = { id, "data-field": name, "aria-describedby": about };
@@ -63,7 +63,7 @@ function field(name, schema, required, value) {
     if (text !== undefined && text !== null && text !== "" && !(schema.type === "integer" && value === undefined && text === 0)) input.value = text;
     if (value === undefined && typeof schema.default === "string" && schema.default.startsWith("default_")) input.value = "";
     const started = input.value;
-    node = h("div", { class: "field" }, h("label", { for: id }, label(name), !required && h("span", { class: "optional" }, "optional")), input, help, wrong);
+    node = h("div", { class: "field" }, h("label", { for: id }, label(name), required && h("span", { class: "optional" }, "needed")), input, help, wrong);
     read = () => {
       if (input.value === started) return undefined;
       if (schema.type === "array") return input.value.split(",").map((word) => word.trim()).filter(Boolean);
@@ -71,7 +71,7 @@ function field(name, schema, required, value) {
     };
   }
   return {
-    name, node, input, read, rebase,
+    name, node, input, read, rebase, known: value !== undefined,
     changed: () => read() !== undefined,
     complain(text) {
       wrong.hidden = !text;
@@ -124,7 +124,11 @@ export async function fieldsOf(operation, { omit = [], first = [], values = {}, 
     },
     /** Shows an error next to its field, or above the form. */
     complain(error) {
-      const named = error.field || [...fields.keys()].find((name) => new RegExp(`(^|[^a-z-])${name}([^a-z-]|$)`).test(error.message || "") && name.includes("-")) || null;
+      // A connector names the parameter at the beginning, or by its whole wire name anywhere.
+      const says = (name, text) => text && (name.includes("-") ? new RegExp(`(^|[^a-z-])${name}([^a-z-]|$)`).test(text) : text.startsWith(`${name} `));
+      const names = [...fields.keys()].sort((a, b) => b.length - a.length);
+      const config = error.code === "target_config";
+      const named = error.field || (config && (names.find((name) => says(name, error.message)) || names.find((name) => says(name, error.hint)))) || null;
       const one = named && fields.get(named);
       if (one) {
         one.node.closest("details")?.setAttribute("open", "");
@@ -163,7 +167,7 @@ export function sample(policy) {
 function example(fields) {
   const place = h("code", { class: "sample" });
   const note = h("span", { class: "help" });
-  let defaults = { "password-length": 24, "use-lower-letters": true, "use-capital-letters": true, "use-numbers": true, "use-special-characters": true };
+  const defaults = { "password-length": 24, "use-lower-letters": true, "use-capital-letters": true, "use-numbers": true, "use-special-characters": true };
   const show = () => {
     const policy = { ...defaults };
     for (const name of Object.keys(defaults)) {
@@ -176,14 +180,20 @@ function example(fields) {
     const letters = Object.keys(SETS).filter((name) => policy[name]).reduce((sum, name) => sum + SETS[name].length, 0);
     note.textContent = text ? `An example, never used: ${policy["password-length"]} characters, about ${Math.floor(policy["password-length"] * Math.log2(letters))} bits.` : "No password can be made under these rules.";
   };
-  for (const name of Object.keys(defaults)) {
-    const one = fields.get(name);
-    if (!one) continue;
-    // What the account says stands in the fields, so that the example is what will be made.
-    if (one.input.type === "checkbox" && !one.input.checked) { one.input.checked = true; one.rebase(); }
-    if (one.input.type === "number" && !one.input.value) one.input.placeholder = "24";
-    one.input.addEventListener("input", show);
-  }
-  show();
+  // What the account says stands in the fields that nobody has changed, so that the example is what will be made.
+  const suggest = () => {
+    for (const name of Object.keys(defaults)) {
+      const one = fields.get(name);
+      if (one?.input.type === "checkbox" && !one.known && one.read() === undefined) { one.input.checked = defaults[name]; one.rebase(); }
+      if (one?.input.type === "number" && !one.known) one.input.placeholder = defaults[name];
+    }
+    show();
+  };
+  for (const name of Object.keys(defaults)) fields.get(name)?.input.addEventListener("input", show);
+  suggest();
+  peek("get-account-settings").then(({ general_settings: { password_policy: policy } }) => {
+    for (const name of Object.keys(defaults)) defaults[name] = policy[name.replaceAll("-", "_")] ?? defaults[name];
+    suggest();
+  }).catch(() => { /* the usual defaults stay */ });
   return h("div", { class: "example", "aria-live": "polite" }, h("span", { class: "label" }, "Example"), place, button("", { sign: "refresh", kind: "plain", name: "Another example", onclick: show }), note);
 }

@@ -3,6 +3,7 @@
 import { announce, fill, h, icon, mark } from "./dom.js";
 import { call, forgetMe, me, signOut, whoAmI } from "./api.js";
 import { confirm, failed, more, nothing, problem, waiting } from "./widgets.js";
+import { refreshTimes } from "./time.js";
 import { signInPage } from "./signin.js";
 import { overview } from "./overview.js";
 import { secrets } from "./secrets.js";
@@ -40,6 +41,7 @@ export function go(path, { replace = false } = {}) {
   history[replace ? "replaceState" : "pushState"](null, "", path);
   if (!replace) scrollTo(0, 0);
   show();
+  document.getElementById("main")?.focus({ preventScroll: true });
 }
 
 function theme() {
@@ -157,7 +159,6 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   const same = link.getAttribute("href") === location.pathname + location.search;
   go(link.getAttribute("href"), { replace: same });
-  document.getElementById("main")?.focus({ preventScroll: true });
 });
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest?.("input, textarea, select, [contenteditable], dialog");
@@ -169,6 +170,8 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("signed-out", () => { if (me()) door("Your session has ended. Sign in again to go on."); });
 document.addEventListener("go", (event) => go(event.detail.path, event.detail));
 addEventListener("popstate", () => { if (me()) show(); });
+
+setInterval(refreshTimes, 15_000);
 
 theme();
 fill(root, h("div", { class: "boot" }, waiting(3)));

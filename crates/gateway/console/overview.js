@@ -2,12 +2,14 @@
 
 import { fill, h, icon } from "./dom.js";
 import { me, peek } from "./api.js";
-import { badge, into, nothing, panel, pathText, secretUrl, sentence, STATES, tag } from "./widgets.js";
+import { badge, into, keepFocus, marked, nothing, panel, pathText, secretUrl, sentence, STATES, tag } from "./widgets.js";
 import { month, stageWord } from "./chart.js";
 import { help } from "./actions.js";
 import { when } from "./time.js";
 
 const COUNTED = ["settled", "rotating", "in_doubt", "out_of_sync", "failed", "overdue", "new", "disabled"];
+/** Secrets in trouble on the page; the list has all. */
+const SHOWN = 8;
 const URGENT = ["out_of_sync", "in_doubt", "failed", "overdue"];
 
 /** The page one opens in the morning. */
@@ -15,12 +17,20 @@ export function overview(ctx) {
   ctx.title("Overview");
   const place = h("div", { class: "stack" });
   const holders = h("div", {});
+  let seen = "";
+  const ask = () => peek("account-overview", {}, { signal: ctx.signal });
   const load = async () => {
-    const data = await peek("account-overview", {}, { signal: ctx.signal });
+    const data = await ask();
+    seen = JSON.stringify(data);
     return draw(ctx, data, holders, refresh);
   };
   const refresh = async () => {
-    try { const next = await load(); if (ctx.alive()) fill(place, next); } catch (error) { if (error.name !== "AbortError" && error.code !== "unauthenticated") console.warn(error.message); }
+    try {
+      const data = await ask(), now = JSON.stringify(data);
+      if (!ctx.alive() || now === seen) return;
+      seen = now;
+      keepFocus(place, () => fill(place, draw(ctx, data, holders, refresh)));
+    } catch (error) { if (error.name !== "AbortError" && error.code !== "unauthenticated") console.warn(error.message); }
   };
   into(place, load, 8);
   if (me().may.audit.includes("read")) { askHolders(ctx, holders); ctx.every(20_000, () => askHolders(ctx, holders)); }
@@ -48,9 +58,9 @@ function draw(ctx, data, holders, refresh) {
       const [word, tone, sign] = STATES[state];
       return h("li", {}, h("a", { href: `/console/secrets?state=${state}`, class: `count ${tone}` }, h("span", { class: "count-word" }, icon(sign, 14), word), h("span", { class: "count-number" }, (data.states[state] || 0).toLocaleString())));
     })),
-    data.trouble.length > 0 && panel("Needs you", { aside: urgent > data.trouble.length && h("a", { href: "/console/secrets?sort=state" }, `All ${urgent}`) }, h("ul", { class: "trouble" }, data.trouble.map((row) => h("li", {},
+    data.trouble.length > 0 && panel("Needs you", { aside: urgent > SHOWN && h("a", { href: `/console/secrets?${URGENT.map((state) => `state=${state}`).join("&")}&sort=state` }, `All ${urgent}`) }, h("ul", { class: "trouble" }, data.trouble.slice(0, SHOWN).map((row) => h("li", {},
       h("div", { class: "trouble-what" }, badge(row.state), h("a", { href: secretUrl(row.item_name) }, pathText(row.item_name))),
-      h("p", { class: "trouble-why" }, row.target_halted ? sentence(row.target_halted) : sentence(row.last_rotation_error || STATES[row.state][3])),
+      h("p", { class: "trouble-why" }, marked(row.target_halted || row.last_rotation_error || STATES[row.state][3])),
       h("div", { class: "trouble-do" }, help(row, refresh)))))),
     data.rotating.length > 0 && panel("Running now", {}, h("ul", { class: "running" }, data.rotating.map((one) => h("li", {}, h("a", { href: secretUrl(one.item_name) }, pathText(one.item_name)), one.host && h("span", { class: "dim" }, one.host), h("span", { class: "badge busy moving" }, icon("refresh", 14), stageWord(one.stage)), when(one.started_at))))),
     panel("A month back, a month ahead", {}, month(data.past, data.coming)),

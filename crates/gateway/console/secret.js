@@ -2,8 +2,8 @@
 
 import { announce, fill, h, icon } from "./dom.js";
 import { call, me, peek } from "./api.js";
-import { badge, button, copy, during, failed, facts, into, more, nothing, panel, problem, sentence, table, tag, targetUrl, inUrl, waiting } from "./widgets.js";
-import { line, progress, stageWord } from "./chart.js";
+import { badge, button, copy, during, failed, facts, into, keepFocus, marked, more, nothing, panel, problem, sentence, table, tag, targetUrl, inUrl, waiting } from "./widgets.js";
+import { line, lineLegend, progress, stageWord } from "./chart.js";
 import { removeSecret, repair, rotate, setState, trust, verify } from "./actions.js";
 import { instant, span, when } from "./time.js";
 
@@ -17,17 +17,19 @@ export function secret(ctx) {
   const head = h("div", {}), body = h("div", { class: "stack" });
   const live = h("div", {}), history = h("div", {}), versions = h("div", {}), readers = h("div", {}), settings = h("div", {});
   const value = valuePanel(ctx, name);
-  let item, row, built = false;
+  let item, row, drawn, built = false;
 
   async function load() {
     const [described, found] = await Promise.all([
       peek("describe-item", { name, "show-versions": true }, { signal: ctx.signal }),
-      peek("item-search", { filter: name, limit: 200 }, { signal: ctx.signal }),
+      peek("item-search", { filter: name, path: name.slice(0, name.lastIndexOf("/")), limit: 100 }, { signal: ctx.signal }),
     ]);
     item = described;
     row = found.items.find((one) => one.item_name === name) || { state: "settled", item_name: name };
     if (!ctx.alive()) return;
-    draw();
+    const now = JSON.stringify([item, row]);
+    if (now !== drawn) keepFocus(head, draw);
+    drawn = now;
   }
 
   function draw() {
@@ -35,8 +37,8 @@ export function secret(ctx) {
     fill(head, header(item, row, rotated, may));
     if (!built) {
       built = true;
-      fill(body, live, h("div", { class: "two" }, value.node, panel(rotated ? "How it is doing" : "About", { aside: may.includes("update") && h("a", { href: `/console/edit/secret${inUrl(name)}` }, "Edit") }, settings)),
-        rotated && panel("Rotations", {}, history), panel("Versions", {}, versions), panel("Who can read this", { aside: h("a", { href: `/console/who-may?path=${encodeURIComponent(name)}` }, "Explain") }, readers));
+      fill(body, h("div", { class: "two" }, value.node, panel(rotated ? "How it is doing" : "About", { aside: may.includes("update") && h("a", { href: `/console/edit/secret${inUrl(name)}` }, "Edit") }, settings)), live,
+        rotated && panel("Rotations", { aside: lineLegend() }, history), panel("Versions", {}, versions), panel("Who can read this", { aside: h("a", { href: `/console/who-may?path=${encodeURIComponent(name)}` }, "Explain") }, readers));
       into(readers, () => whoReads(ctx, name), 3);
     }
     value.set(item, may);
@@ -108,8 +110,8 @@ function doing(item, row) {
   const schedule = details.rotation_cron ? `At ${details.rotation_cron} (${details.rotation_time_zone || "UTC"})` : item.auto_rotate ? `Every ${item.rotation_interval} ${item.rotation_interval === 1 ? "day" : "days"}` : "Only on demand";
   const classes = [["use_lower_letters", "a–z"], ["use_capital_letters", "A–Z"], ["use_numbers", "0–9"], ["use_special_characters", "special"]].filter(([key]) => policy[key]).map(([, word]) => word).join(" ");
   return [
-    row.target_halted && h("div", { class: "problem" }, icon("warn", 18), h("div", {}, h("p", {}, sentence(row.target_halted)))),
-    details.last_rotation_error && h("div", { class: "problem" }, icon("warn", 18), h("div", {}, h("p", {}, sentence(details.last_rotation_error)))),
+    row.target_halted && h("div", { class: "problem" }, icon("warn", 18), h("div", {}, h("p", {}, marked(row.target_halted)))),
+    details.last_rotation_error && h("div", { class: "problem" }, icon("warn", 18), h("div", {}, h("p", {}, marked(details.last_rotation_error)))),
     facts([
       ["Target", h("a", { href: targetUrl(target.target_name) }, target.target_name)],
       ["Account", details.username || (details.rotator_type === "target-rotator" && "the target's own")],
@@ -140,7 +142,7 @@ function timeline(rotations) {
     const [word, tone, sign] = ENDS[one.stage] || [stageWord(one.stage), "busy", "refresh"];
     const took = one.ended_at ? (instant(one.ended_at) - instant(one.started_at)) / 1000 : null;
     return h("li", { class: tone }, h("div", { class: "timeline-what" }, tag(word, one.ended_at ? tone : "busy moving", sign), when(one.started_at), h("span", { class: "dim" }, CAUSES[one.cause] || one.cause, one.requested_by && !["", "planner"].includes(one.requested_by) ? ` · ${one.requested_by}` : ""), one.host && h("code", {}, one.host)),
-      line(one) || (took !== null && h("span", { class: "dim small" }, span(took))), one.message && h("p", { class: "timeline-why" }, sentence(one.message)));
+      line(one) || (took !== null && h("span", { class: "dim small" }, span(took))), one.message && h("p", { class: "timeline-why" }, marked(one.message)));
   }));
 }
 
@@ -208,9 +210,11 @@ function valuePanel(ctx, name) {
   function show(fields) {
     shown = true;
     let left = SHOWN;
+    const hide = button("Hide", { sign: "hide", onclick: () => { hidden(); place.querySelector("#reveal")?.focus(); } });
     const clock = h("span", { class: "dim small" }, `Hidden again in ${left} s`);
     fill(place, h("dl", { class: "revealed" }, fields.map(([key, value, host]) => h("div", {}, h("dt", {}, host && h("code", {}, `${host} `), key), h("dd", {}, h("code", { class: isSecret(key) ? "shown" : "", "data-value": key }, text(value)), h("button", { type: "button", class: "plain", "aria-label": `Copy ${key}`, title: "Copy", onclick: () => copy(text(value), `The ${key} was`) }, icon("copy")))))),
-      h("div", { class: "row" }, button("Hide", { sign: "hide", onclick: hidden }), clock));
+      h("div", { class: "row" }, hide, clock));
+    hide.focus();
     announce("The value is shown for 30 seconds");
     clearInterval(timer);
     timer = setInterval(() => { left--; clock.textContent = `Hidden again in ${left} s`; if (left <= 0) { hidden(); announce("The value is hidden again"); } }, 1000);

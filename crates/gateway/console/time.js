@@ -43,7 +43,13 @@ export function when(text, { far = "relative", none = "never" } = {}) {
   const at = text instanceof Date ? text : instant(text);
   if (!at) return h("span", { class: "dim" }, none);
   const shown = far === "relative" ? distance(at) : far === "date" ? dated.format(at) : short.format(at);
-  return h("time", { datetime: at.toISOString(), title: hover(at) }, shown);
+  return h("time", { datetime: at.toISOString(), title: hover(at), "data-far": far }, shown);
+}
+
+/** Brings what is told as a distance up to date. */
+export function refreshTimes() {
+  const now = new Date();
+  for (const node of document.querySelectorAll("time[data-far=relative]")) node.textContent = distance(new Date(node.dateTime), now);
 }
 
 /** A day. */

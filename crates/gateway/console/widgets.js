@@ -46,7 +46,7 @@ export function problem(error, retry) {
   if (!(error instanceof Refused)) console.error(error);
   const text = error instanceof Refused ? error.message : "the page made a mistake";
   return h("div", { class: "problem", role: "alert" }, icon("warn", 18),
-    h("div", {}, h("p", { class: "strong" }, sentence(text)), error.hint && h("p", {}, sentence(error.hint)),
+    h("div", {}, h("p", { class: "strong" }, marked(text)), error.hint && h("p", {}, marked(error.hint)),
       error.requestId && error.status >= 500 && h("p", { class: "dim small" }, `Request ${error.requestId}`)),
     retry && button("Try again", { onclick: retry }));
 }
@@ -58,6 +58,9 @@ export function sentence(text) {
   const whole = /^(`|\/|volvelle )/.test(trimmed) ? trimmed : trimmed[0].toUpperCase() + trimmed.slice(1);
   return /[.!?]$/.test(whole) ? whole : `${whole}.`;
 }
+
+/** A sentence in which what stands between backquotes is code. */
+export const marked = (text) => sentence(text).split("`").map((part, n) => (n % 2 ? h("code", {}, part) : part));
 
 /** Nothing is there, and what to do about it. */
 export function nothing(sign, title, text, ...actions) {
@@ -82,6 +85,14 @@ export async function into(place, load, lines = 4) {
   } finally { place.removeAttribute("aria-busy"); }
 }
 
+/** Draws `place` anew; whoever stood on something in it stands on the same thing afterwards. */
+export function keepFocus(place, draw) {
+  const on = place.contains(document.activeElement) ? document.activeElement : null;
+  const same = (node) => on && node.tagName === on.tagName && node.getAttribute("href") === on.getAttribute("href") && node.textContent === on.textContent && node.getAttribute("aria-label") === on.getAttribute("aria-label");
+  draw();
+  if (on && !on.isConnected) [...place.querySelectorAll("a, button, input, summary")].find(same)?.focus({ preventScroll: true });
+}
+
 /** A panel with a heading. */
 export function panel(title, { aside, id, wide } = {}, ...content) {
   const label = id || fresh("panel");
@@ -91,7 +102,7 @@ export function panel(title, { aside, id, wide } = {}, ...content) {
 
 /** Labels and what they say. */
 export function facts(pairs) {
-  return h("dl", { class: "facts" }, pairs.filter((pair) => pair && pair[1] !== null && pair[1] !== undefined && pair[1] !== "")
+  return h("dl", { class: "facts" }, pairs.filter((pair) => pair && pair[1] !== null && pair[1] !== undefined && pair[1] !== false && pair[1] !== "")
     .map(([label, value]) => h("div", {}, h("dt", {}, label), h("dd", {}, value))));
 }
 
@@ -108,7 +119,7 @@ export function table(name, columns, rows, { empty = "Nothing to show.", rowClas
 export function toast(text, tone = "good") {
   const place = document.getElementById("toasts");
   if (!place) return;
-  const note = h("div", { class: `toast ${tone}`, role: tone === "bad" ? "alert" : "status" }, icon(tone === "bad" ? "warn" : "check", 18), h("p", {}, sentence(text)),
+  const note = h("div", { class: `toast ${tone}`, role: tone === "bad" ? "alert" : "status" }, icon(tone === "bad" ? "warn" : "check", 18), h("p", {}, marked(text)),
     h("button", { type: "button", class: "plain", "aria-label": "Close", onclick: () => note.remove() }, icon("cross")));
   place.append(note);
   while (place.children.length > 4) place.firstChild.remove();

@@ -87,6 +87,8 @@ const MIGRATIONS: &[&str] = &[
     "CREATE INDEX rotations_leased ON rotations (lease_until) WHERE open = 1",
     "CREATE INDEX rotations_of_item ON rotations (account, item, id, host)",
     "ALTER TABLE items ADD COLUMN last_rotation_at BIGINT",
+    "CREATE INDEX items_doing ON items (account, kind, enabled, status, next_rotation_at, name, id)",
+    "CREATE INDEX items_by_age ON items (account, (COALESCE(last_rotation_at, created_at)), name)",
     "ALTER TABLE rotations ADD COLUMN stages TEXT NOT NULL DEFAULT ''",
     "CREATE INDEX rotations_ended ON rotations (account, ended_at) WHERE ended_at IS NOT NULL",
     "CREATE TABLE console_sessions (

@@ -100,7 +100,7 @@ pub struct Host {
 impl Host {
     /// Starts a host on a free address and waits until it answers.
     pub fn start(kind: HostKind) -> Result<Host> {
-        install::ensure()?;
+        install::ensure(install::For::Hosts)?;
         let (address, claim) = claim_address()?;
         Host::start_at(kind, address, claim)
     }

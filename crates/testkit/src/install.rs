@@ -11,46 +11,68 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// One file that a package brings, and the package.
-const NEEDED: &[(&str, &str)] = &[
-    ("/usr/sbin/sshd", "openssh-server"),
-    ("/usr/bin/ssh", "openssh-client"),
-    ("/usr/sbin/dropbear", "dropbear-bin"),
-    ("/usr/sbin/tinysshd", "tinysshd"),
-    ("/bin/busybox", "busybox-static"),
-    ("/usr/bin/sudo", "sudo"),
-    ("/lib/x86_64-linux-gnu/security/pam_pwquality.so", "libpam-pwquality"),
-    ("/usr/sbin/cracklib-format", "cracklib-runtime"),
-    ("/usr/bin/sshpass", "sshpass"),
-    ("/usr/lib/postgresql", "postgresql"),
-    ("/usr/bin/openssl", "openssl"),
-    ("/usr/sbin/slapd", "slapd"),
-    ("/usr/bin/ldapsearch", "ldap-utils"),
-    ("/usr/sbin/samba", "samba"),
-    ("/usr/lib/x86_64-linux-gnu/samba/ldb/samba_dsdb.so", "samba-dsdb-modules"),
-    ("/usr/share/samba/setup/provision.ldif", "samba-ad-provision"),
-    ("/usr/lib/x86_64-linux-gnu/samba/vfs/acl_xattr.so", "samba-vfs-modules"),
-    ("/usr/sbin/winbindd", "winbind"),
-    ("/usr/bin/smbclient", "smbclient"),
-    ("/usr/bin/kinit", "krb5-user"),
-    ("/usr/lib/python3/dist-packages/markdown/__init__.py", "python3-markdown"),
-];
+type Needed = (&'static str, &'static str);
 
-/// Installs what is missing and remembers the answer for this process.
-pub fn ensure() -> Result<()> {
-    static DONE: OnceLock<std::result::Result<(), String>> = OnceLock::new();
-    DONE.get_or_init(|| install_missing().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
+/// What somebody is about to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum For {
+    /// Hosts that are reached over SSH.
+    Hosts,
+    /// A database.
+    Postgres,
+    /// Directories and Windows servers.
+    Directories,
 }
 
-fn install_missing() -> Result<()> {
+impl For {
+    const fn needs(self) -> &'static [Needed] {
+        match self {
+            Self::Hosts => &[
+                ("/usr/sbin/sshd", "openssh-server"),
+                ("/usr/bin/ssh", "openssh-client"),
+                ("/usr/sbin/dropbear", "dropbear-bin"),
+                ("/usr/sbin/tinysshd", "tinysshd"),
+                ("/bin/busybox", "busybox-static"),
+                ("/usr/bin/sudo", "sudo"),
+                ("/lib/x86_64-linux-gnu/security/pam_pwquality.so", "libpam-pwquality"),
+                ("/usr/sbin/cracklib-format", "cracklib-runtime"),
+                ("/usr/bin/sshpass", "sshpass"),
+            ],
+            Self::Postgres => &[("/usr/lib/postgresql", "postgresql")],
+            Self::Directories => &[
+                ("/usr/bin/openssl", "openssl"),
+                ("/usr/sbin/slapd", "slapd"),
+                ("/usr/bin/ldapsearch", "ldap-utils"),
+                ("/usr/sbin/samba", "samba"),
+                ("/usr/lib/x86_64-linux-gnu/samba/ldb/samba_dsdb.so", "samba-dsdb-modules"),
+                ("/usr/share/samba/setup/provision.ldif", "samba-ad-provision"),
+                ("/usr/lib/x86_64-linux-gnu/samba/vfs/acl_xattr.so", "samba-vfs-modules"),
+                ("/usr/sbin/winbindd", "winbind"),
+                ("/usr/bin/smbclient", "smbclient"),
+                ("/usr/bin/kinit", "krb5-user"),
+                ("/usr/lib/python3/dist-packages/markdown/__init__.py", "python3-markdown"),
+            ],
+        }
+    }
+}
+
+/// Installs what is missing and remembers the answer for this process.
+pub(crate) fn ensure(what: For) -> Result<()> {
+    static DONE: [OnceLock<std::result::Result<(), String>>; 3] = [const { OnceLock::new() }; 3];
+    let done = &DONE[what as usize];
+    done.get_or_init(|| install_missing(what).map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
+}
+
+fn install_missing(what: For) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("test hosts need root: they are namespaces with their own /etc/shadow; run the tests as root");
     }
-    if missing().is_empty() {
+    if missing(what).is_empty() {
         return Ok(());
     }
     let lock = File::create("/tmp/volvelle-testkit-install.lock").context("opening the install lock")?;
     lock.lock().context("waiting for another installation")?;
-    let packages = missing();
+    let packages = missing(what);
     if packages.is_empty() {
         return Ok(());
     }
@@ -58,15 +80,15 @@ fn install_missing() -> Result<()> {
     let mut arguments = vec!["install", "-y", "-q", "--no-install-recommends"];
     arguments.extend(packages.iter().copied());
     apt(&arguments)?;
-    let left = missing();
+    let left = missing(what);
     if !left.is_empty() {
         bail!("apt-get finished but these packages bring no program: {}", left.join(" "));
     }
     Ok(())
 }
 
-fn missing() -> Vec<&'static str> {
-    NEEDED.iter().filter(|(path, _)| !Path::new(path).exists()).map(|(_, package)| *package).collect()
+fn missing(what: For) -> Vec<&'static str> {
+    what.needs().iter().filter(|(path, _)| !Path::new(path).exists()).map(|(_, package)| *package).collect()
 }
 
 fn apt(arguments: &[&str]) -> Result<()> {

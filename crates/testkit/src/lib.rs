@@ -11,5 +11,5 @@ pub mod postgres;
 pub mod python;
 pub mod samba;
 pub mod slapd;
-pub mod winrm;
 pub mod switch;
+pub mod winrm;

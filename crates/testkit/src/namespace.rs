@@ -30,7 +30,7 @@ pub struct Namespace {
 impl Namespace {
     /// Runs `script ADDRESS DIR arguments…` and waits until it prints `ready`.
     pub fn start(script: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Namespace> {
-        install::ensure()?;
+        install::ensure(install::For::Directories)?;
         let (address, claim) = hosts::claim_address()?;
         let dir = tempfile::Builder::new().prefix("volvelle-server-").tempdir().context("a folder for the server")?;
         let (file, root) = (dir.path().join("script.sh"), dir.path().join("root"));

@@ -74,7 +74,7 @@ impl Postgres {
 
 impl Cluster {
     fn start() -> Result<Cluster> {
-        install::ensure()?;
+        install::ensure(install::For::Postgres)?;
         let bin = binaries()?;
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let mut wrapper = Command::new("bash")

@@ -43,7 +43,7 @@ class Browser:
         self.url, self.shots = url, pathlib.Path(shots)
         self.shots.mkdir(parents=True, exist_ok=True)
         self.playwright = sync_playwright().start()
-        self.chromium = self.playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        self.chromium = self.playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
         self.wrong, self.addresses, self.checked = [], set(), []
 
     def person(self, width=1360, height=900, **more):

@@ -195,7 +195,6 @@ mod tests {
     #[test]
     fn everything_together_is_small() {
         let sum: usize = ASSETS.iter().map(|asset| asset.packed.len()).sum();
-        println!("the console is {sum} bytes over the wire");
         assert!(sum <= 200_000, "{sum} bytes");
     }
 

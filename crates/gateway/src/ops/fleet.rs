@@ -2,6 +2,7 @@
 //!
 //! What must stay true: nobody is told, or counted, an item he may not know of.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
@@ -24,7 +25,7 @@ const LOOK: u32 = 20_000;
 /// Names read at a time by a walk over everything.
 const CHUNK: u32 = 5000;
 /// Items in trouble that are told.
-const MOST_TROUBLE: usize = 50;
+const MOST_TROUBLE: u32 = 50;
 /// Folders of one answer.
 const MOST_FOLDERS: usize = 500;
 /// States that need a person or a look.
@@ -163,11 +164,13 @@ async fn line(
         "modification_date": shape::time(item.modified_at),
     });
     if let Some(rotator) = &item.rotator {
-        if !known.contains_key(&rotator.target) {
-            let target = targets::load(tx, ctx.id(), rotator.target).await?;
-            known.insert(rotator.target, (target.name.to_string(), target.halted));
-        }
-        let (target, halted) = &known[&rotator.target];
+        let (target, halted) = match known.entry(rotator.target) {
+            Entry::Occupied(there) => &*there.into_mut(),
+            Entry::Vacant(place) => {
+                let target = targets::load(tx, ctx.id(), rotator.target).await?;
+                &*place.insert((target.name.to_string(), target.halted))
+            }
+        };
         out["target_name"] = Value::from(target.as_str());
         out["kind"] = Value::from(rotator.kind.as_str());
         out["rotator_type"] = Value::from(rotator.rotator_type.as_str());
@@ -209,7 +212,9 @@ pub async fn overview(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let (mut known, mut trouble) = (HashMap::new(), Vec::new());
     let states = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let in_trouble = Wanted { states: states(TROUBLE), sort: Sort::State, ..Wanted::default() };
-    for found in page(ctx, &mut tx, &in_trouble, (0, u32::try_from(MOST_TROUBLE).unwrap_or(50))).await?.found {
+    let troubled =
+        if view.has(TROUBLE) { page(ctx, &mut tx, &in_trouble, (0, MOST_TROUBLE)).await?.found } else { vec![] };
+    for found in troubled {
         let item = items::load(&mut tx, ctx.id(), found.id).await?;
         trouble.push(line(ctx, &mut tx, &item, &found.state, &mut known).await?);
     }
@@ -224,7 +229,7 @@ pub async fn overview(ctx: &Ctx<'_>, params: &Params) -> Answer {
         }
     };
     let running = Wanted { states: states(&["rotating"]), ..Wanted::default() };
-    let rotating = rotating(ctx, &mut tx, &running).await?;
+    let rotating = if view.has(&["rotating"]) { rotating(ctx, &mut tx, &running).await? } else { Vec::new() };
     let known = |target: &volvelle_domain::target::Target| ctx.may(TARGETS, target.name.as_str(), "list");
     let any_target = targets::list(&mut tx, ctx.id(), "", 1000).await?.iter().any(known);
     Ok(json!({"states": view.states, "oldest": oldest, "trouble": trouble, "rotating": rotating,
@@ -266,6 +271,11 @@ impl Visible {
             }
         }
         Ok(Self { states, only: Some(only) })
+    }
+
+    /// Whether something is in one of these states.
+    fn has(&self, states: &[&str]) -> bool {
+        states.iter().any(|state| self.states.contains_key(*state))
     }
 
     const fn grain(&self) -> Grain {
