@@ -58,8 +58,10 @@ pub struct SshTarget {
     pub private_key_password: String,
     /// Also offer SHA-1 and CBC algorithms, for devices that know nothing better.
     pub allow_legacy_algorithms: bool,
-    /// Network device instead of a Unix host: cisco-ios, cisco-nxos or arista-eos.
+    /// Network device instead of a Unix host: cisco-ios, cisco-nxos, arista-eos, or custom.
     pub device_type: String,
+    /// How a device of type custom is spoken with: a profile in TOML (docs/connectors/devices.md).
+    pub device_profile: String,
     /// The device's password for its privileged mode, if the acting user is not admitted to it at login.
     #[schemars(extend("x-secret" = true))]
     pub enable_password: String,
@@ -78,6 +80,7 @@ impl Default for SshTarget {
             private_key_password: String::new(),
             allow_legacy_algorithms: false,
             device_type: String::new(),
+            device_profile: String::new(),
             enable_password: String::new(),
             host_key: String::new(),
         }
@@ -190,9 +193,7 @@ impl Connector for Ssh {
     fn check_target(&self, target: &TargetParams) -> Result<(), Failure> {
         session::Address::of(target)?;
         session::given(target)?;
-        if let Some(name) = device::kind(target) {
-            device::check(name, None, "")?;
-        }
+        device::check(target, None, "")?;
         let user = session::text(target, "ssh-username");
         if !user.is_empty() {
             check_username(user, "ssh-username")?;
@@ -209,9 +210,7 @@ impl Connector for Ssh {
         }
         let param = |name: &str| call.params.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
         let command = param("rotator-custom-cmd");
-        if let Some(name) = device::kind(call.target) {
-            device::check(name, Some(call.rotator_type), command)?;
-        }
+        device::check(call.target, Some(call.rotator_type), command)?;
         if !command.trim().is_empty() {
             custom::check(command)?;
         }

@@ -1,7 +1,7 @@
 //! AWS access keys through a real gateway: the value that is read opens, whatever is killed, and nothing else is left on the user.
 
 use anyhow::bail;
-use volvelle_testkit::aws::{ACCOUNT, Aws, Key};
+use volvelle_testkit::aws::{Aws, Key};
 use volvelle_testkit::gateway::built_program;
 
 use super::*;

@@ -8,6 +8,7 @@ mod terminal;
 mod type8;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use volvelle_domain::connector::{
     ActingAs, ApplyOutcome, Evidence, Failure, FailureClass, Preflight, ProbeOutcome, ProbeReport, TargetParams,
@@ -27,8 +28,9 @@ pub(super) fn kind(target: &TargetParams) -> Option<&str> {
 }
 
 /// Checks the parameter without asking the device.
-pub(super) fn check(name: &str, rotator_type: Option<&str>, command: &str) -> Result<(), Failure> {
-    profile::named(name)?;
+pub(super) fn check(target: &TargetParams, rotator_type: Option<&str>, command: &str) -> Result<(), Failure> {
+    let Some(name) = kind(target) else { return Ok(()) };
+    profile::named(name, text(target, "device-profile"))?;
     if rotator_type == Some("key") {
         return Err(config("keys of devices are not rotated", "use rotator-type password or target"));
     }
@@ -38,8 +40,9 @@ pub(super) fn check(name: &str, rotator_type: Option<&str>, command: &str) -> Re
     Err(config("rotator-custom-cmd is for Unix hosts", "leave it out with device-type"))
 }
 
-fn profile_of(visit: &Visit<'_>) -> Result<&'static Profile, Failure> {
-    profile::named(kind(visit.call.target).unwrap_or_default())
+fn profile_of(visit: &Visit<'_>) -> Result<Arc<Profile>, Failure> {
+    let target = visit.call.target;
+    profile::named(kind(target).unwrap_or_default(), text(target, "device-profile"))
 }
 
 async fn log_in(visit: &Visit<'_>, credential: &Credential) -> Result<Session, Failure> {
@@ -79,6 +82,7 @@ async fn running(visit: &Visit<'_>, terminal: &mut Terminal<'_>, profile: &Profi
 /// The acting user gets in and up, and the account is there.
 pub(super) async fn preflight(visit: &Visit<'_>) -> Result<Preflight, Failure> {
     let profile = profile_of(visit)?;
+    let profile = &*profile;
     let session = log_in(visit, &visit.acting()).await?;
     let mut terminal = shell(visit, &session, profile).await?;
     let Some(field) = running(visit, &mut terminal, profile).await? else {
@@ -105,6 +109,7 @@ pub(super) async fn apply(visit: &Visit<'_>, candidate: &Credential) -> ApplyOut
     };
     let outcome = async {
         let profile = profile_of(visit)?;
+        let profile = &*profile;
         let session = log_in(visit, &visit.acting()).await?;
         let mut terminal = shell(visit, &session, profile).await?;
         let present = running(visit, &mut terminal, profile).await?;
@@ -225,6 +230,7 @@ async fn read_all(
     credentials: &[&Credential],
 ) -> Result<Vec<ProbeOutcome>, Failure> {
     let profile = profile_of(visit)?;
+    let profile = &*profile;
     let session = log_in(visit, acting).await?;
     let mut terminal = shell(visit, &session, profile).await?;
     let running = running(visit, &mut terminal, profile).await?;

@@ -1,6 +1,6 @@
 //! What is different from platform to platform, one file each.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
 use serde::Deserialize;
@@ -51,7 +51,13 @@ impl Verifier {
     }
 }
 
+/// Longest profile of a user.
+const LONGEST: usize = 16 * 1024;
+/// The name of a platform whose profile the target itself brings.
+const OWN: &str = "custom";
+
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct File {
     summary: String,
     verifier: Verifier,
@@ -92,18 +98,28 @@ pub(super) struct Profile {
     pub(super) kept: Regex,
 }
 
-static ALL: LazyLock<Vec<Profile>> = LazyLock::new(|| PROFILES.iter().map(|(name, text)| read(name, text)).collect());
+static ALL: LazyLock<Vec<Arc<Profile>>> = LazyLock::new(|| {
+    let own = |(name, text): &(&'static str, &str)| {
+        Arc::new(read(name, text).expect("the profiles are part of the program, and a test reads them all"))
+    };
+    PROFILES.iter().map(own).collect()
+});
 
-fn read(name: &'static str, text: &str) -> Profile {
-    let file: File = toml::from_str(text).expect("the profiles are part of the program, and a test reads them all");
-    let regex = |text: &str| Regex::new(&format!("(?m){text}")).expect("the profiles are tested");
-    Profile {
+fn read(name: &'static str, text: &str) -> Result<Profile, String> {
+    let file: File = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+    let regex = |field: &str, text: &str| {
+        Regex::new(&format!("(?m){text}")).map_err(|_| format!("{field} is no regular expression"))
+    };
+    if !file.change.contains("{{VERIFIER}}") {
+        return Err("change does not use {{VERIFIER}}".to_owned());
+    }
+    Ok(Profile {
         name,
         verifier: file.verifier,
-        prompt: regex(&file.prompt),
-        field: regex(&file.field),
-        refused: regex(&file.refused),
-        kept: regex(&file.kept),
+        prompt: regex("prompt", &file.prompt)?,
+        field: regex("field", &file.field)?,
+        refused: regex("refused", &file.refused)?,
+        kept: regex("kept", &file.kept)?,
         summary: file.summary,
         enable: file.enable,
         quiet: file.quiet,
@@ -113,14 +129,21 @@ fn read(name: &'static str, text: &str) -> Profile {
         change: file.change,
         leave: file.leave,
         save: file.save,
-    }
+    })
 }
 
-/// The platform called `name`.
-pub(super) fn named(name: &str) -> Result<&'static Profile, Failure> {
-    ALL.iter().find(|profile| profile.name == name).ok_or_else(|| {
+/// The platform called `name`; for `custom`, the one that `text` describes.
+pub(super) fn named(name: &str, text: &str) -> Result<Arc<Profile>, Failure> {
+    if name == OWN {
+        let read = if text.len() > LONGEST { Err("it is too long".to_owned()) } else { read(OWN, text) };
+        return read.map(Arc::new).map_err(|why| {
+            config(format!("device-profile cannot be used: {why}"), "docs/connectors/devices.md shows one")
+        });
+    }
+    ALL.iter().find(|profile| profile.name == name).cloned().ok_or_else(|| {
         let names: Vec<&str> = PROFILES.iter().map(|(name, _)| *name).collect();
-        config(format!("device-type {name:?} is unknown"), format!("set device-type to one of {}", names.join(", ")))
+        let hint = format!("set device-type to one of {}, or to custom with device-profile", names.join(", "));
+        config(format!("device-type {name:?} is unknown"), hint)
     })
 }
 
@@ -155,13 +178,18 @@ mod tests {
             }
             assert!(profile.change.contains("{{VERIFIER}}") && !profile.change.contains("PASSWORD"));
         }
-        assert!(named("cisco-ios").is_ok() && named("none").is_err());
+        assert!(named("cisco-ios", "").is_ok() && named("none", "").is_err());
+        assert!(named("custom", PROFILES[0].1).is_ok());
+        for wrong in ["", "x = 1", &PROFILES[0].1.replace("'^username", "'(username")] {
+            let failure = named("custom", wrong).err().expect("no profile");
+            assert!(failure.message.starts_with("device-profile cannot be used"), "{failure:?}");
+        }
     }
 
     #[test]
     fn stored_passwords_are_found_in_their_lines() {
         let of = |name: &str, line: &str| {
-            named(name).ok().and_then(|p| p.stored(line)).map(|s| s.expose_str().unwrap_or_default().to_owned())
+            named(name, "").ok().and_then(|p| p.stored(line)).map(|s| s.expose_str().unwrap_or_default().to_owned())
         };
         let found = |text: &str| Some(text.to_owned());
         assert_eq!(of("cisco-ios", "username app1 privilege 15 secret 8 $8$a$b"), found("$8$a$b"));
