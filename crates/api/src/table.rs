@@ -78,6 +78,8 @@ pub const FIXED: &[&str] = &[
     "fragments-status | fragments status | 200 | Shows the fragment holders | {threshold, epoch, refreshed_at, holders} |",
     "fragments-refresh | fragments refresh | 200 | Replaces every fragment; records and keys stay | {keys, epoch, failed} |",
     "fragments-repair | fragments repair | 200 | Restores the fragments of a holder | {holder, restored, sound, failed} | holder:int*",
+    "fragments-add-holder | fragments add-holder | 200 | Gives a holder that is new in the roster its fragments | {holder, restored, epoch, failed} | holder:int*",
+    "fragments-drop-holder | fragments drop-holder | 200 | Makes worthless what a holder taken out of the roster kept | {holder, keys, epoch, failed} | holder:int*",
     "fragments-doctor | fragments doctor | 200 | Says what is wrong with the holders | {findings} |",
     "audit-list | audit list | 200 | Lists the audit trail | {entries, next_page} | actor:str,action:str,object:str,after:str,pagination-token:str,limit:int",
     "audit-verify | audit verify | 200 | Checks the hash chain of the audit trail | {entries, broken_at} |",

@@ -132,6 +132,14 @@ fn access(operation: &str, name: &str, params: &Map<String, Value>, answer: &Val
         "fragments-refresh" => {
             format!("The fragments of {} keys were refreshed; the newest epoch is {}", answer["keys"], answer["epoch"])
         }
+        "fragments-add-holder" => format!(
+            "Holder {} has its fragments of {} keys, and all were refreshed; the newest epoch is {}",
+            answer["holder"], answer["restored"], answer["epoch"]
+        ),
+        "fragments-drop-holder" => format!(
+            "The fragments of {} keys were refreshed; what holder {} kept is worth nothing",
+            answer["keys"], answer["holder"]
+        ),
         "fragments-repair" => format!(
             "Holder {} was repaired: {} fragments restored, {} were sound",
             answer["holder"], answer["restored"], answer["sound"]
@@ -180,7 +188,7 @@ pub fn verdict(operation: &str, answer: &Value) -> Result<(), Failed> {
             let hint = "entries from there on cannot be trusted; compare with copies kept elsewhere";
             Err(Failed::with(ERROR, format!("the chain is broken at entry {}", answer["broken_at"]), hint))
         }
-        "fragments-refresh" | "fragments-repair" if answer["failed"].as_object().is_some_and(|f| !f.is_empty()) => {
+        op if op.starts_with("fragments-") && answer["failed"].as_object().is_some_and(|f| !f.is_empty()) => {
             Err(Failed::with(UNREACHABLE, "not every key was done", "run `volvelle fragments status`"))
         }
         "fragments-doctor" if answer["findings"].as_array().into_iter().flatten().any(|f| f["severity"] == "error") => {

@@ -352,7 +352,9 @@ pub fn of(operation: &str, answer: &Value) -> Option<Rows> {
         }
         "fragments-status" => ("holders", HOLDERS, "there are no holders"),
         "fragments-doctor" => ("findings", FINDINGS, "nothing is wrong with the holders"),
-        "fragments-refresh" | "fragments-repair" => return failures(&answer["failed"]),
+        "fragments-refresh" | "fragments-repair" | "fragments-add-holder" | "fragments-drop-holder" => {
+            return failures(&answer["failed"]);
+        }
         "delete-items" => return failures(&answer["failed_deleted_items"]),
         "get-tags" => return None,
         _ => return None,

@@ -84,6 +84,8 @@ pub async fn run(ctx: &Ctx<'_>, name: &str, params: &Params) -> Answer {
         "fragments-status" => fragments::status(ctx).await,
         "fragments-refresh" => fragments::refresh(ctx).await,
         "fragments-repair" => fragments::repair(ctx, params).await,
+        "fragments-add-holder" => fragments::add_holder(ctx, params).await,
+        "fragments-drop-holder" => fragments::drop_holder(ctx, params).await,
         "fragments-doctor" => fragments::doctor(ctx).await,
         "revoke-all-tokens" => auth::revoke_all(ctx).await,
         other => identities(ctx, other, params).await,

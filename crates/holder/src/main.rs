@@ -108,8 +108,8 @@ fn change_command() -> Command {
         .about("Print a roster with other holders or gateways; every party needs the same one, and a restart")
         .after_help(
             "A --member with the index of another one takes its place. Then, with the new roster everywhere:\n  \
-             volvelle fragments repair --holder N   for each new one\n  \
-             volvelle fragments refresh             so that what former ones have is worth nothing",
+             volvelle fragments add-holder --holder N    for each new one\n  \
+             volvelle fragments drop-holder --holder N   for one that was left out",
         )
         .arg(path("from", "The roster as it is").value_name("FILE").required(true))
         .arg(many("member", "LINE", "A holder that is new or takes another's place, as `init` printed it"))

@@ -359,6 +359,12 @@ impl Quorum {
         self.0.roster.threshold
     }
 
+    /// Whether the roster has a holder of this index.
+    #[must_use]
+    pub fn has_holder(&self, index: u8) -> bool {
+        self.0.peers.iter().any(|peer| peer.index == index)
+    }
+
     /// Forgets every cached key.
     pub fn forget(&self) {
         self.0.cache.clear();

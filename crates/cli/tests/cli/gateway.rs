@@ -123,6 +123,11 @@ async fn fragments_are_shown_refreshed_and_repaired_and_values_stay() -> Result<
     assert!(doctor.contains("holders 1, 2, 3 are on one host"), "{doctor}");
     let repaired = person.succeeds("fragments repair --holder 2");
     assert_eq!(repaired, "Holder 2 was repaired: 0 fragments restored, 1 were sound\n");
+    let added = person.succeeds("fragments add-holder --holder 3");
+    assert!(added.ends_with("the newest epoch is 2\n"), "{added}");
+    let kept = person.run("fragments drop-holder --holder 3");
+    assert!(kept.code != 0 && kept.err.contains("change-roster"), "{}", kept.err);
+    assert!(person.succeeds("fragments drop-holder --holder 4").contains("what holder 4 kept is worth nothing"));
     assert!(person.run("fragments repair --holder 9").err.contains("no holder 9"));
     assert!(person.succeeds("audit list").contains("1 keys refreshed"));
     Ok(())

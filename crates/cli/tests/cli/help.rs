@@ -131,6 +131,8 @@ fn the_vendors_spellings_are_commands() {
         "fragments status",
         "fragments refresh",
         "fragments repair",
+        "fragments add-holder",
+        "fragments drop-holder",
         "fragments doctor",
         "audit list",
         "audit verify",

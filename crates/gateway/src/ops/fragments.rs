@@ -89,6 +89,47 @@ pub async fn repair(ctx: &Ctx<'_>, params: &Params) -> Answer {
     }))
 }
 
+/// Gives a holder that is new in the roster its fragments, and refreshes all of them.
+///
+/// # Errors
+/// As [`repair`] and [`refresh`].
+pub async fn add_holder(ctx: &Ctx<'_>, params: &Params) -> Answer {
+    require_operator(ctx)?;
+    let index: u8 = params.number("holder")?.ok_or_else(|| bad("holder", "is required"))?;
+    let quorum = ctx.app.vault.quorum();
+    let done = quorum.repair(index).await?;
+    if !done.failed.is_empty() {
+        let failed = failures(&done.failed);
+        return Ok(json!({"holder": index, "restored": done.restored, "failed": failed}));
+    }
+    let refreshed = quorum.refresh().await?;
+    let tx = ctx.app.store.begin().await?;
+    ctx.commit(tx, "fragments", &format!("holder {index} added: {} fragments", done.restored)).await?;
+    let failed = failures(&refreshed.failed);
+    Ok(json!({"holder": index, "restored": done.restored, "epoch": refreshed.epoch, "failed": failed}))
+}
+
+/// Makes the fragments of a holder that was taken out of the roster worthless.
+///
+/// # Errors
+/// It is still in the roster; as [`refresh`].
+pub async fn drop_holder(ctx: &Ctx<'_>, params: &Params) -> Answer {
+    require_operator(ctx)?;
+    let index: u8 = params.number("holder")?.ok_or_else(|| bad("holder", "is required"))?;
+    let quorum = ctx.app.vault.quorum();
+    if quorum.has_holder(index) {
+        return Err(ApiError::Conflict(format!(
+            "holder {index} is in the roster; take it out with `volvelle-holder change-roster`, on every machine, and restart"
+        )));
+    }
+    let refreshed = quorum.refresh().await?;
+    let tx = ctx.app.store.begin().await?;
+    ctx.commit(tx, "fragments", &format!("holder {index} dropped")).await?;
+    Ok(
+        json!({"holder": index, "keys": refreshed.keys, "epoch": refreshed.epoch, "failed": failures(&refreshed.failed)}),
+    )
+}
+
 /// By realm and key, why it failed.
 fn failures(failed: &[(KeyName, String)]) -> Value {
     failed.iter().map(|((realm, key_id), why)| (format!("{}/{key_id}", hex::encode(realm)), json!(why))).collect()
