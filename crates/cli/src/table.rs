@@ -298,7 +298,7 @@ const HOSTS: Columns = &[
     ("WHY", From::With(|row| ["why", "message"].iter().filter_map(|f| row[*f].as_str()).collect::<Vec<_>>().join(" "))),
 ];
 
-const HOLDERS: Columns = &[
+const FRAGMENTS: Columns = &[
     ("HOLDER", From::Text("/index")),
     ("STATUS", From::Status("/state")),
     ("EPOCH", From::Text("/epoch")),
@@ -350,7 +350,7 @@ pub fn of(operation: &str, answer: &Value) -> Option<Rows> {
             answer["hosts"].as_array().filter(|hosts| !hosts.is_empty())?;
             ("hosts", HOSTS, "")
         }
-        "fragments-status" => ("holders", HOLDERS, "there are no holders"),
+        "fragments-status" => ("holders", FRAGMENTS, "there are no holders"),
         "fragments-doctor" => ("findings", FINDINGS, "nothing is wrong with the holders"),
         "fragments-refresh" | "fragments-repair" | "fragments-add-holder" | "fragments-drop-holder" => {
             return failures(&answer["failed"]);

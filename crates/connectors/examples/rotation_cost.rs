@@ -47,6 +47,7 @@ async fn main() {
     let before = processor_time();
     for _ in 0..ROTATIONS {
         let mut call = Call {
+            proof: "",
             target: &target,
             pinned: &pinned,
             rotator_type: "password",
