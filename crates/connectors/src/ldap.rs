@@ -122,12 +122,13 @@ impl Default for Ldap {
         Self {
             declaration: Declaration {
                 kind: "ldap",
+                secret_kind: "ldap",
                 summary: "accounts of directories: OpenLDAP, Active Directory and others",
                 target: schema_for!(LdapTarget),
                 secret: schema_for!(LdapSecret),
                 details_key: "ldap_target_details",
                 rotator_types: ROTATOR_TYPES,
-                capabilities: Capabilities { witness_read: true, pinned_identity: false, linked: false },
+                capabilities: Capabilities { witness_read: true, ..Capabilities::default() },
             },
         }
     }

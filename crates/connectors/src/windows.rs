@@ -128,12 +128,13 @@ impl Default for Windows {
         Self {
             declaration: Declaration {
                 kind: "windows",
+                secret_kind: "windows",
                 summary: "Windows accounts, of hosts and of domains",
                 target: schema_for!(WindowsTarget),
                 secret: schema_for!(WindowsSecret),
                 details_key: "windows_target_details",
                 rotator_types: ROTATOR_TYPES,
-                capabilities: Capabilities { witness_read: false, pinned_identity: false, linked: true },
+                capabilities: Capabilities { linked: true, ..Capabilities::default() },
             },
             directory: Ldap::default(),
         }
