@@ -130,13 +130,13 @@ impl Model for Refreshes {
                 Some(_) => actions.extend([Action::Store(i), Action::Crash(i)]),
                 None => actions.extend((0..world.attempts.len()).map(|attempt| Action::Compute(i, attempt))),
             }
-            for attempt in 0..world.attempts.len() {
+            for (attempt, certain) in certain.iter().enumerate() {
                 let number = world.attempts[attempt].number;
                 let stored = holder.disk.held().any(|(n, held)| n == number && held.transcript == transcript(attempt));
                 if stored && !holder.confirmed.contains(&attempt) {
                     actions.push(Action::Confirm(i, attempt));
                 }
-                if certain[attempt] {
+                if *certain {
                     actions.push(Action::Certify(i, attempt));
                 }
                 if self.variant == Variant::AbortDeletes && stored {

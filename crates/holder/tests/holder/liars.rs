@@ -13,10 +13,10 @@ async fn a_liar_at_every_position(n: u8, t: u8) {
     let (other_setup, others, _) = start_of(other.path(), n, t).await;
     drop(others);
     let record = quorum.seal(&place("/a"), b"v").await.expect("seals");
-    for liar in 0..usize::from(n) {
+    for (liar, config) in setup.holder_configs.iter().enumerate() {
         processes[liar] = None;
         replace_fragment(&setup, &other_setup, liar);
-        processes[liar] = Some(Process::start(&setup.holder_configs[liar]));
+        processes[liar] = Some(Process::start(config));
         tokio::time::sleep(Duration::from_millis(500)).await;
         // New gateways, which trust everybody; one reads first, the other seals first.
         let (reading, sealing) = (gateway(&setup), gateway(&setup));

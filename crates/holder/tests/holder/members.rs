@@ -88,11 +88,11 @@ async fn a_holder_is_added_one_replaced_and_one_dropped() {
     assert_eq!(quorum.refresh().await.expect("refreshes").epoch, 3);
     assert_eq!(quorum.status().await.iter().map(|holder| holder.index).collect::<Vec<_>>(), [2, 3, 4]);
     // Each pair of the three that are left; none of them but the third was there at the beginning.
-    for away in 0..3 {
+    for (away, config) in configs.iter().enumerate() {
         let gone = processes.remove(away);
         drop(gone);
         assert_eq!(quorum.open(&place("/a"), &record).await.expect("opens").as_slice(), b"v");
-        processes.insert(away, Process::start(&configs[away]));
+        processes.insert(away, Process::start(config));
         until_up(&quorum).await;
     }
     former_fragments_are_worth_nothing(&setup, &kept, &record);
