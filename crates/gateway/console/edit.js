@@ -86,7 +86,7 @@ export function newSecret(ctx) {
       const chosen = type.read();
       const show = (name, yes) => { const one = form.fields.get(name); if (one) one.node.hidden = !yes; };
       show("rotated-username", chosen !== "target");
-      show("rotated-password", chosen === "password");
+      show("rotated-password", !["target", "key"].includes(chosen));
       show("authentication-credentials", chosen !== "target");
       for (const name of ["key-data-base64", "key-algorithm", "public-key-remote-path"]) show(name, chosen === "key");
       show("rotator-custom-cmd", chosen !== "key");

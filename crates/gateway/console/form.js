@@ -27,13 +27,15 @@ export function label(name) {
 }
 
 /** One field. `read` gives undefined where nothing was said. */
-function field(name, schema, required, value) {
+function field(name, given, required, value) {
+  // A parameter that may be absent says so with a second type.
+  const schema = { ...given, type: [].concat(given.type).find((type) => type !== "null") };
   const id = fresh(name);
   const help = schema.description ? h("p", { class: "help", id: `${id}-help` }, marked(sentence(schema.description.replace(/\s+/g, " ")))) : null;
   const wrong = h("p", { class: "wrong", id: `${id}-wrong`, hidden: true });
   const about = [help && `${id}-help`, `${id}-wrong`].filter(Boolean).join(" ");
   const common = { id, "data-field": name, "aria-describedby": about };
-  const preset = value ?? schema.default;
+  const preset = value ?? schema.default ?? undefined;
   let input, node, read, rebase;
   if (schema["x-choices"] || schema.enum) {
     const choices = schema["x-choices"] || schema.enum.map((word) => ({ value: word, meaning: "" }));
