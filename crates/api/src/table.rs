@@ -21,6 +21,7 @@ pub const LINKED_TARGET: &str = "hosts:str,parent-target-name:str,type:str";
 pub const FIXED: &[&str] = &[
     "auth | auth | 200 | Signs in and gives a token | {token, expiration, creds} | access-id:str,access-key:str!,access-type:str=access_key",
     "validate-token | validate-token | 200 | Says whether a token is valid | {is_valid, expiration, ttl, reason} |",
+    "validate-producer-credentials | validate-producer-credentials | 200 | Tells a web hook whether its caller is a gateway of the account | {access_id, item_name} | creds:str!*,expected_access_id:str*,expected_item_name:str",
     "revoke-token | revoke-token | 200 | Ends a token at once | {} |",
     "revoke-all-tokens | revoke-all-tokens | 200 | Ends every token of yours at once, sessions of the console too | {revoked} |",
     "auth-method-create-api-key create-auth-method | auth-method create api-key | 201 | Makes an API key | {name, access_id, access_key} | name:str*,description:str,access-expires:int,allowed-client-type:list,audit-logs-claims:list,bound-ips:list,delete_protection:bool,expiration-event-in:list,force-sub-claims:bool,gw-bound-ips:list,jwt-ttl:int,product-type:list",

@@ -4,6 +4,7 @@ pub mod access;
 pub mod account;
 pub mod audit;
 pub mod auth;
+pub mod callers;
 pub mod fleet;
 pub mod fragments;
 mod grants;

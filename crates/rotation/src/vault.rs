@@ -155,6 +155,25 @@ impl Vault {
         Ok(format!("{}.{}.{}", account.id.0, hex::encode(item.name.as_str()), hex::encode(record)))
     }
 
+    /// Whether a record is a proof for this item that is still good at `now`.
+    ///
+    /// # Errors
+    /// Too few holders answer.
+    pub async fn check_caller(
+        &self,
+        account: &Account,
+        item: &Item,
+        record: &[u8],
+        now: Micros,
+    ) -> Result<bool, QuorumError> {
+        let place = Place { purpose: CALLER, ..item_place(account, item, &item.name, "", 0) };
+        match self.0.open(&place, record).await {
+            Ok(until) => Ok(until.as_slice().try_into().is_ok_and(|until| i64::from_be_bytes(until) > now.0)),
+            Err(QuorumError::Record(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn open(&self, place: &Place, record: &[u8]) -> Result<Credential, QuorumError> {
         let mut plain = self.0.open(place, record).await?;
         let plain = Secret::new(std::mem::take(&mut *plain));

@@ -70,6 +70,37 @@ async fn a_lost_answer_is_asked_for_again_and_nothing_is_dropped() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hook_asks_the_gateway_who_called_it() -> Result<()> {
+    let mut gateway = DevGateway::start().await?;
+    let hook = Hook::start("first").await?;
+    create(&mut gateway, &hook.url(), json!({})).await?;
+    succeed(&mut gateway, "gateway-rotate-secret", json!({"name": NAME})).await?;
+    let headers = hook.known().requests.remove(0).0;
+    let proof = headers.iter().find(|(name, _)| name == "akeylesscreds").context("the header")?.1.clone();
+    let account = proof.split('.').next().context("an account")?.to_owned();
+    let ask = async |proof: &str, account: &str, item: &str| {
+        let body = json!({"creds": proof, "expected_access_id": account, "expected_item_name": item});
+        let Value::Object(body) = body else { anyhow::bail!("an object") };
+        gateway.post_as_is("validate-producer-credentials", body).await
+    };
+    for item in ["", NAME] {
+        let (status, answer) = ask(&proof, &account, item).await?;
+        assert_eq!((status, answer["access_id"].as_str()), (200, Some(account.as_str())), "{answer}");
+    }
+    let forged = format!("{}00", &proof[..proof.len() - 2]);
+    let of_another = proof.replacen(&account, "acc-000000000000", 1);
+    for (proof, expected, item) in [
+        (forged.as_str(), account.as_str(), ""),
+        (of_another.as_str(), "acc-000000000000", ""),
+        (proof.as_str(), "p-another", ""),
+        (proof.as_str(), account.as_str(), "/hooks/other"),
+    ] {
+        assert_eq!(ask(proof, expected, item).await?.0, 401, "{expected} {item}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_program_rotates_only_where_the_gateway_allows_it() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("rotate");
