@@ -125,6 +125,9 @@ pub fn help_in(operation: &str, name: &str) -> Option<&'static str> {
         "path" if operation == "list-items" => "folder to list; everything when left out",
         "path" if operation == "delete-items" => "folder to empty",
         "path" if operation == "describe-permissions" => "path asked about",
+        "creds" => "the AkeylessCreds header that the web hook was sent",
+        "expected_access_id" => "the account that the web hook serves",
+        "expected_item_name" => "the secret it serves; any if not given",
         "host" if operation == "target-trust-host-key" => "the one host of a linked target to look at",
         "fingerprint" if is("create") => {
             "fingerprint that was compared on the host: nothing is made if it shows another (repeatable)"
