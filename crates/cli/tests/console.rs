@@ -40,6 +40,8 @@ async fn case(name: &str) -> Result<()> {
     let python = playwright()?;
     let gateway = DevGateway::start().await?;
     let host = Host::start(HostKind::Debian)?;
+    // Logging in takes a second, so that a rotation lasts long enough to be watched.
+    host.exec("echo 'session optional pam_exec.so /bin/sleep 1' >> /etc/pam.d/sshd")?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/console/cases.py");
     let output = Command::new(python)
         .arg(script)
