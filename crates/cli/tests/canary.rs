@@ -1,5 +1,5 @@
 //! A password that the product knows occurs nowhere but on the wire to those who may see it: not in
-//! logs, files, metrics, error answers or process lists.
+//! logs, files, metrics, error answers or process lists; and no process that knows one may leave a core file.
 
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,13 @@ async fn a_known_password_occurs_nowhere() -> Result<()> {
     assert!(host.shadow_is("root", &rotated)?);
     answers.push(gateway.post("describe-item", json!({"name": "/canary/secret", "show-versions": true})).await?.1);
     answers.push(gateway.post("rotated-secret-create-ssh", json!({"name": 7, "rotated-password": CANARY})).await?.1);
+
+    for pid in gateway.holders().into_iter().chain([gateway.pid()]) {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("the limit")?;
+        let words: Vec<&str> = core.split_whitespace().collect();
+        ensure!(words[4..6] == ["0", "0"], "process {pid} may leave a core file: {core}");
+    }
 
     let (_, metrics) = gateway.get("metrics").await?;
     let (log, host_log) = (gateway.log()?, host.server_log()?);
