@@ -145,10 +145,12 @@ impl Rules {
     /// A reset skips the minimum age, a change by the account itself does not.
     fn check_age(&self, visit: &Visit<'_>, account: &Account) -> Result<(), Failure> {
         let Some(last) = account.last_set().filter(|_| visit.own() && !visit.is_target()) else { return Ok(()) };
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let now = EPOCH_1601.saturating_add(i64::try_from(seconds).unwrap_or(0).saturating_mul(10_000_000));
-        if last > 0 && now.saturating_sub(last) < self.min_age {
-            let left = (self.min_age - now.saturating_sub(last)) / 36_000_000_000 + 1;
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() / 100);
+        let now = EPOCH_1601.saturating_add(i64::try_from(since_1970).unwrap_or(0));
+        // The domain's clock may be a little ahead of ours.
+        let age = now.saturating_sub(last).max(0);
+        if last > 0 && age < self.min_age {
+            let left = (self.min_age - age) / 36_000_000_000 + 1;
             return Err(Failure::new(
                 FailureClass::Privilege,
                 format!("the domain lets {} change its password again in {left} hours only", visit.who()),
