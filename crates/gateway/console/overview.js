@@ -33,8 +33,8 @@ export function overview(ctx) {
     } catch (error) { if (error.name !== "AbortError" && error.code !== "unauthenticated") console.warn(error.message); }
   };
   into(place, load, 8);
-  if (me().may.audit.includes("read")) { askHolders(ctx, holders); ctx.every(20_000, () => askHolders(ctx, holders)); }
-  ctx.every(10_000, refresh);
+  if (me().may.audit.includes("read")) { askHolders(ctx, holders); ctx.every(30_000, () => askHolders(ctx, holders)); }
+  ctx.every(30_000, refresh);
   return [h("header", { class: "page-head" }, h("h1", {}, "Overview")), place];
 }
 

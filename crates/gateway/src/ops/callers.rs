@@ -5,13 +5,16 @@
 use serde_json::json;
 use volvelle_domain::ItemPath;
 use volvelle_domain::ids::AccountId;
+use volvelle_store::audit::Said;
 use volvelle_store::{accounts, items};
 
 use super::Answer;
 use super::auth::From;
 use crate::app::App;
+use crate::ctx::unwritten;
 use crate::error::ApiError;
 use crate::params::Params;
+use crate::trail::{Basis, Noted};
 
 /// Longest header that is looked at.
 const LONGEST: usize = 8 * 1024;
@@ -28,6 +31,18 @@ pub async fn validate(app: &App, from: &From, params: &Params) -> Answer {
     match proved(app, params.text("creds").unwrap_or_default()).await? {
         Some((account, item)) if account == expected && (wanted.is_empty() || same(wanted, &item)) => {
             app.throttle.succeeded(CALLER, from.remote.address);
+            let line = Said {
+                at: now,
+                actor: "web hook",
+                action: "validate_producer_credentials",
+                object: item.as_str(),
+                outcome: "ok",
+                remote: &from.remote.shown,
+                detail: "",
+            }
+            .line();
+            let noted = Noted { account: AccountId(account.clone()), line, basis: Basis::Nothing };
+            app.trail.commit(noted).await.map_err(unwritten)?;
             Ok(json!({"access_id": account, "item_name": item.as_str()}))
         }
         _ => {

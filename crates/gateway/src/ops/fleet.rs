@@ -202,8 +202,6 @@ pub async fn overview(ctx: &Ctx<'_>, params: &Params) -> Answer {
         return Err(bad("days", "must be between 1 and 90"));
     }
     let span = i64::from(days) * 86_400;
-    // A page that is left open asks for it every few seconds: the log keeps refusals only.
-    ctx.note();
     let mut tx = ctx.app.store.read().await?;
     let view = Visible::load(ctx, &mut tx).await?;
     let since = ctx.now.plus_seconds(-span);
@@ -332,8 +330,6 @@ pub async fn holders(ctx: &Ctx<'_>) -> Answer {
     if !ctx.may("gw-reports-rule", "/", "read") {
         ctx.require(AUDIT, "/", "read")?;
     }
-    // As for the overview.
-    ctx.note();
     let holders: Vec<Value> = ctx
         .app
         .vault

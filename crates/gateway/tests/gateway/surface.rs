@@ -62,7 +62,11 @@ async fn an_identity_without_roles_may_nothing_and_changes_nothing() {
     let there = Names { assoc: &assoc, ..NOBODYS };
     let absent =
         Names { item: "/no/item", target: "/no/target", role: "/no/role", method: "/no/method", assoc: "ass-no" };
-    for op in world.app.operations.iter().filter(|op| op.name != "auth" && !op.name.starts_with("revoke-")) {
+    let without_token = ["auth", "validate-producer-credentials"];
+    for op in world.app.operations.iter().filter(|op| !op.name.starts_with("revoke-")) {
+        if without_token.contains(&op.name.as_str()) {
+            continue;
+        }
         let mut answers = Vec::new();
         for wanted in [&there, &absent] {
             let (status, answer) = world.call(&nobody.token, &op.name, body(op, wanted)).await;

@@ -35,7 +35,7 @@ async fn attack(world: &World, attacker: &Person, victim: &Person, assoc: &str) 
         .as_i64()
         .expect("a number");
     let names = Names { item: "/b/item", target: "/b/target", role: "/b/role", method: "/b/method", assoc };
-    let mut ops: Vec<_> = world.app.operations.iter().filter(|op| op.name != "revoke-token").collect();
+    let mut ops: Vec<_> = world.app.operations.iter().filter(|op| !op.name.starts_with("revoke-")).collect();
     // First everything while the attacker has no such names himself, then once more when creations have given him some.
     ops.extend(ops.clone());
     for op in ops {
