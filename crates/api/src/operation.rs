@@ -69,6 +69,10 @@ type Parts = (Map<String, Value>, Vec<String>);
 
 fn kind(ops: &mut Vec<Operation>, decl: &Declaration) {
     target(ops, decl.kind, (properties(&decl.target), Vec::new()), decl.summary);
+    for made in ops.iter_mut().rev().take(2) {
+        // Forms are drawn from the schemas: this is how they find what a target of this kind is for.
+        made.params.insert("x-secret-kind".to_owned(), Value::from(decl.secret_kind));
+    }
     for (verb, own, does) in [("create", ROTATED_CREATE, "Makes"), ("update", ROTATED_UPDATE, "Changes")] {
         let mut schema = parse(ROTATED_COMMON);
         merge(&mut schema, parse(own));

@@ -78,7 +78,7 @@ export function newSecret(ctx) {
     targetName ||= targets[0].target_name;
     const target = targets.find((one) => one.target_name === targetName) || targets[0];
     const kind = target.target_type === "linked" ? target.attributes?.parent_target_type || targets.find((one) => one.target_name === target.parent_target_name)?.target_type : target.target_type;
-    const form = await fieldsOf(`rotated-secret-create-${kind}`, { omit: ["target-name", ...(target.target_type === "linked" ? [] : ["same-password"])], first: ["name", "rotator-type", "authentication-credentials", "rotated-username", "rotated-password", "key-data-base64", "description", "tags"] });
+    const form = await fieldsOf(`rotated-secret-create-${await secretKind(kind)}`, { omit: ["target-name", ...(target.target_type === "linked" ? [] : ["same-password"])], first: ["name", "rotator-type", "authentication-credentials", "rotated-username", "rotated-password", "key-data-base64", "description", "tags"] });
     form.fields.get("name").input.placeholder = `${target.target_name}/root`;
     const type = form.fields.get("rotator-type"), acting = form.fields.get("authentication-credentials");
     const suit = () => {
@@ -154,7 +154,7 @@ export function editSecret(ctx) {
   into(place, async () => {
     const item = await peek("describe-item", { name }, { signal: ctx.signal });
     const rotated = item.item_type === "ROTATED_SECRET";
-    const operation = rotated ? `rotated-secret-update-${await kindOf(item)}` : "update-item";
+    const operation = rotated ? `rotated-secret-update-${await secretKind(await kindOf(item))}` : "update-item";
     const details = item.item_general_info.rotated_secret_details || {}, policy = item.item_general_info.password_policy || {};
     const values = {
       description: item.item_metadata || "", delete_protection: item.delete_protection, "lock-on-read": item.item_general_info.lock_on_read, "lock-ttl": item.item_general_info.lock_ttl, "rotate-on-unlock": item.item_general_info.rotate_on_unlock,
@@ -187,6 +187,11 @@ export function editSecret(ctx) {
     } }, h("div", { class: "field" }, h("label", { for: "edit-name" }, "Path"), path), h("div", { class: "field" }, h("label", { for: "edit-tags" }, "Tags"), tags), form.node, h("div", { class: "form-foot" }, go, h("a", { class: "button", href: secretUrl(name) }, "Cancel")));
   }, 10);
   return [heading(`Edit ${name.split("/").at(-1)}`, secretUrl(name), name), h("div", { class: "panel narrow-panel" }, place)];
+}
+
+/** The kind of rotated secret that a kind of target is for. */
+async function secretKind(kind) {
+  return (await schemaOf(`target-create-${kind}`))["x-secret-kind"] || kind;
 }
 
 async function kindOf(item) {
