@@ -135,12 +135,13 @@ async fn one_holder_may_be_down_two_may_not_and_a_killed_one_comes_back() -> Res
     signal(holders[1], "-CONT")?;
     signal(holders[2], "-KILL")?;
     for _ in 0..100 {
-        if gateway.holders().iter().filter(|pid| !holders[..2].contains(pid)).count() == 1 {
+        if gateway.holders().iter().any(|pid| !holders.contains(pid)) {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    assert_eq!(gateway.holders().len(), 3, "the killed holder was not started again");
+    let now = gateway.holders();
+    assert!(now.iter().any(|pid| !holders.contains(pid)), "the killed holder was not started again: {now:?}");
     assert_eq!(succeed(&mut gateway, "get-secret-value", read(2)).await?["/h/2"], "kept");
     gateway.stop().await?;
     assert!(gateway.holders().is_empty(), "a holder outlived its gateway");
