@@ -53,11 +53,19 @@ pub fn prepare(folder: &Path, n: u8, t: u8) -> Result<LocalSetup> {
                 log: None,
                 identity: IdentityFiles { certificate: "certificate.der".into(), key: "key.der".into() },
                 unlock: None,
+                retire_after_seconds: None,
             };
             write_durably(path, toml::to_string(&config)?.as_bytes(), true)?;
             holders.push(Member { index, address, pin, signing_key });
         }
-        let roster = Roster { threshold: t, holders, gateways: vec![gateway_pin], former: vec![], policies: vec![] };
+        let roster = Roster {
+            threshold: t,
+            former_thresholds: vec![],
+            holders,
+            gateways: vec![gateway_pin],
+            former: vec![],
+            policies: vec![],
+        };
         roster.check()?;
         write_durably(&roster_file, toml::to_string(&roster)?.as_bytes(), true)?;
     }

@@ -109,13 +109,20 @@ fn change_command() -> Command {
         .after_help(
             "A --member with the index of another one takes its place. Then, with the new roster everywhere:\n  \
              volvelle fragments add-holder --holder N    for each new one\n  \
-             volvelle fragments drop-holder --holder N   for one that was left out",
+             volvelle fragments drop-holder --holder N   for one that was left out\n\
+             A key keeps the threshold it was made with. With a new one everywhere:\n  \
+             volvelle fragments rekey                    makes new keys and wraps every record anew",
         )
         .arg(path("from", "The roster as it is").value_name("FILE").required(true))
         .arg(many("member", "LINE", "A holder that is new or takes another's place, as `init` printed it"))
         .arg(many("drop", "N", "The index of a holder to leave out").value_parser(value_parser!(u8)))
         .arg(many("gateway-pin", "PIN", "A new gateway, as `gateway-identity` printed it"))
         .arg(many("drop-gateway", "PIN", "A gateway to leave out"))
+        .arg(
+            word("threshold", "T", "Holders needed for an answer with keys that are made from now on")
+                .value_parser(value_parser!(u8)),
+        )
+        .arg(many("forget-threshold", "T", "A threshold that no key has any more").value_parser(value_parser!(u8)))
 }
 
 fn check_log(arguments: &ArgMatches) -> Result<String> {
@@ -131,6 +138,8 @@ fn changed(arguments: &ArgMatches) -> Result<String> {
         drop: arguments.get_many("drop").into_iter().flatten().copied().collect(),
         gateways: texts("gateway-pin").cloned().collect(),
         drop_gateways: texts("drop-gateway").cloned().collect(),
+        threshold: arguments.get_one("threshold").copied(),
+        forget_thresholds: arguments.get_many("forget-threshold").into_iter().flatten().copied().collect(),
     };
     let from = arguments.get_one::<PathBuf>("from").context("--from is needed")?;
     changed_roster(Roster::load(from)?, change)

@@ -10,6 +10,7 @@ mod epochs;
 mod generate;
 mod health;
 mod refresh;
+mod rekey;
 mod repair;
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,6 +30,7 @@ use self::cache::Cache;
 pub use self::doctor::{Finding, Severity};
 use self::epochs::View;
 pub use self::refresh::Refreshed;
+pub use self::rekey::Fate;
 pub use self::repair::Repaired;
 use crate::eval::Operation;
 use crate::link::Link;

@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 pub struct Roster {
     /// Holders needed for an answer, at least 2.
     pub threshold: u8,
+    /// Other thresholds that keys may have which were made under an earlier roster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_thresholds: Vec<u8>,
     /// The holders, by index.
     pub holders: Vec<Member>,
     /// SHA-256 of the certificates of the gateways, in hexadecimal.
@@ -106,6 +109,11 @@ impl Roster {
         let n = u8::try_from(self.holders.len()).unwrap_or(u8::MAX);
         ensure!(n <= 9, "the roster has {n} holders; at most 9 are possible");
         ensure!((2..=n).contains(&self.threshold), "threshold must be between 2 and the number of holders, {n}");
+        let former = self.former_thresholds.iter().all(|t| (2..=n).contains(t));
+        ensure!(
+            former,
+            "there are keys with a threshold above the number of holders, {n}: rekey and retire them first"
+        );
         let in_order = self.holders.windows(2).all(|pair| pair[0].index < pair[1].index);
         let in_range = self.holders.iter().all(|holder| (1..=9).contains(&holder.index));
         ensure!(in_order && in_range, "the holders of the roster must have different indices from 1 to 9, in order");
@@ -131,6 +139,16 @@ impl Roster {
     #[must_use]
     pub fn canonical(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Whether a key may have this threshold.
+    pub(crate) fn knows_threshold(&self, threshold: u8) -> bool {
+        self.threshold == threshold || self.former_thresholds.contains(&threshold)
+    }
+
+    /// The least threshold that a key may have.
+    pub(crate) fn least_threshold(&self) -> u8 {
+        self.former_thresholds.iter().copied().fold(self.threshold, u8::min)
     }
 
     /// The keys that may have signed for an index: that of its holder, and those of former ones.

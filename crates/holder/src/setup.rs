@@ -62,6 +62,7 @@ pub fn init_holder(plan: &HolderPlan) -> Result<Member> {
             key: plan.key_at.clone().unwrap_or_else(|| "key.der".into()),
         },
         unlock: plan.unlock.clone(),
+        retire_after_seconds: None,
     };
     let text = toml::to_string(&config)?;
     if file.exists() {
@@ -119,7 +120,8 @@ pub fn roster_text(threshold: u8, mut members: Vec<Member>, gateways: Vec<String
         check_digest(gateway)?;
     }
     ensure!(!gateways.is_empty(), "a roster needs at least one --gateway-pin");
-    let roster = Roster { threshold, holders: members, gateways, former: vec![], policies: vec![] };
+    let roster =
+        Roster { threshold, former_thresholds: vec![], holders: members, gateways, former: vec![], policies: vec![] };
     // Later ones may have gaps, where a holder was dropped.
     let whole = roster.holders.iter().zip(1..).all(|(holder, index)| holder.index == index);
     ensure!(whole, "the holders of a new roster must have the indices 1 to n, in order");
@@ -138,9 +140,13 @@ pub struct RosterChange {
     pub gateways: Vec<String>,
     /// Pins of gateways to leave out.
     pub drop_gateways: Vec<String>,
+    /// Holders needed for an answer with keys that are made from now on.
+    pub threshold: Option<u8>,
+    /// Thresholds that no key has any more.
+    pub forget_thresholds: Vec<u8>,
 }
 
-/// A changed roster as text, checked. The threshold stays: it is part of every key.
+/// A changed roster as text, checked. A key keeps the threshold it was made with; a new one holds for keys made from now on.
 ///
 /// # Errors
 /// What is to be left out is not there, or what comes of it makes no sense.
@@ -153,6 +159,15 @@ pub fn changed_roster(mut roster: Roster, change: RosterChange) -> Result<String
         ensure!(retire(&mut roster, index), "the roster has no holder {index}");
     }
     roster.holders.sort_by_key(|member| member.index);
+    if let Some(threshold) = change.threshold.filter(|t| *t != roster.threshold) {
+        let before = std::mem::replace(&mut roster.threshold, threshold);
+        roster.former_thresholds.retain(|former| *former != threshold && *former != before);
+        roster.former_thresholds.push(before);
+    }
+    for threshold in &change.forget_thresholds {
+        ensure!(roster.former_thresholds.contains(threshold), "the roster has no former threshold {threshold}");
+    }
+    roster.former_thresholds.retain(|former| !change.forget_thresholds.contains(former));
     for pin in &change.drop_gateways {
         ensure!(roster.gateways.contains(pin), "the roster has no gateway {pin}");
     }

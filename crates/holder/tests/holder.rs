@@ -18,6 +18,8 @@ mod messages;
 mod policies;
 #[path = "holder/program.rs"]
 mod program;
+#[path = "holder/rekey.rs"]
+mod rekey;
 #[path = "holder/renewal.rs"]
 mod renewal;
 #[path = "holder/rest.rs"]

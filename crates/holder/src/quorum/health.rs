@@ -35,11 +35,19 @@ impl Quorum {
     /// is), and to evaluate with it and prove it.
     pub async fn status(&self) -> Vec<HolderStatus> {
         let used = *lock(&self.0.last_used);
-        let key = match used {
+        let mut key = match used {
             Some(key) => Some(key),
             None => self.first_key().await,
         };
         let mut statuses = join_all(self.0.peers.iter().map(|peer| self.examine(peer, key))).await;
+        if used.is_some() && statuses.iter().all(|status| matches!(status.state, "lost" | "down")) {
+            // Perhaps it was retired and destroyed since; whatever there is now will do.
+            *lock(&self.0.last_used) = None;
+            if let Some(first) = self.first_key().await.filter(|first| Some(*first) != used) {
+                key = Some(first);
+                statuses = join_all(self.0.peers.iter().map(|peer| self.examine(peer, key))).await;
+            }
+        }
         let newest = statuses.iter().filter_map(|status| status.epoch).max();
         for (status, peer) in statuses.iter_mut().zip(&self.0.peers) {
             if status.state == "up" && status.epoch < newest && newest.is_some() {
@@ -92,7 +100,7 @@ impl Quorum {
     async fn examine_key(&self, peer: &Peer, key: KeyName, status: &mut HolderStatus) -> Result<(), String> {
         let (realm, key_id) = (hex::encode(key.0), key.1);
         let answer = peer.link.ask(&Request::Epochs { realm, key_id }, PATIENCE).await;
-        let Response::Epochs { held, since } = answer.map_err(|failure| failure.to_string())? else {
+        let Response::Epochs { held, since, .. } = answer.map_err(|failure| failure.to_string())? else {
             return Err("an answer to another question".to_owned());
         };
         status.epoch = held.iter().filter(|held| held.certified).map(|held| held.epoch).max();

@@ -132,7 +132,7 @@ impl Quorum {
         let request = |_| Request::Epochs { realm: hex::encode(key.0), key_id: key.1 };
         let (mut known, mut newest) = (BTreeMap::new(), 0);
         for (index, answer) in self.ask_for_refresh(request).await? {
-            let Response::Epochs { held, since } = answer else { continue };
+            let Response::Epochs { held, since, .. } = answer else { continue };
             let mut epochs = Vec::with_capacity(held.len());
             for held in held {
                 let transcript = hex::decode(&held.transcript).ok().and_then(|bytes| bytes.try_into().ok());
