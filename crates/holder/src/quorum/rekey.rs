@@ -3,7 +3,7 @@
 //! What must stay true: a record is wrapped under a key that t holders proved, and its payload is not touched; both keys stay
 //! readable until the holders destroy the old one, which they do by their own clock and only if nobody uses it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use volvelle_fragments::{Input, Place, Record};
 
@@ -42,6 +42,15 @@ impl Quorum {
         let known = answers.into_values().map(|answer| if let Response::Highest(id) = answer { id } else { 0 });
         let highest = known.fold(above, u32::max);
         highest.checked_add(1).ok_or_else(|| QuorumError::KeyGeneration("there are no more key ids".to_owned()))
+    }
+
+    /// Every key, without those that are retired or destroyed everywhere.
+    ///
+    /// # Errors
+    /// A holder cannot be reached.
+    pub async fn keys(&self) -> Result<BTreeSet<KeyName>, QuorumError> {
+        let everybody: Vec<u8> = self.0.peers.iter().map(|peer| peer.index).collect();
+        self.keys_of(&everybody).await
     }
 
     /// Holders needed for an answer with this key.
