@@ -31,6 +31,7 @@ use crate::roster::{IdentityFiles, Roster, read_private};
 pub use crate::state::Unlock;
 use crate::state::{Folder, Key, KeyName, now};
 use crate::tls;
+use crate::trust;
 use crate::wire::{KeyRef, Request, Response};
 
 /// Longest a peer may take for a handshake or a message between holders.
@@ -116,7 +117,7 @@ enum Peer {
 /// # Errors
 /// The configuration or the roster is wrong, or the address cannot be listened on.
 pub async fn run(config: HolderConfig, shutdown: impl Future<Output = ()>) -> Result<()> {
-    let roster = Roster::load(&config.roster)?;
+    let roster = trust::believed(&config.roster)?;
     ensure!(roster.holders.iter().any(|h| h.index == config.index), "the roster has no holder {}", config.index);
     let signing = Ed25519KeyPair::from_pkcs8(&read_private(&config.identity.key)?)
         .map_err(|_| anyhow!("{} is no Ed25519 key", config.identity.key.display()))?;

@@ -37,6 +37,7 @@ use crate::link::Link;
 use crate::lock;
 use crate::roster::{IdentityFiles, Roster};
 use crate::tls;
+use crate::trust;
 
 /// Longest a holder may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -206,7 +207,7 @@ impl Quorum {
     /// # Errors
     /// A file is missing or makes no sense.
     pub fn new(config: &QuorumConfig) -> Result<Self, QuorumError> {
-        let roster = Roster::load(&config.roster).map_err(QuorumError::Config)?;
+        let roster = trust::believed(&config.roster).map_err(QuorumError::Config)?;
         let mut peers = Vec::new();
         for member in &roster.holders {
             let connector = tls::client(&config.identity, member.pin.clone()).map_err(QuorumError::Config)?;

@@ -24,6 +24,8 @@ mod rekey;
 mod renewal;
 #[path = "holder/rest.rs"]
 mod rest;
+#[path = "holder/rosters.rs"]
+mod rosters;
 #[path = "holder/signatures.rs"]
 mod signatures;
 

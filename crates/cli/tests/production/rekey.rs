@@ -37,16 +37,18 @@ impl World {
         self.urls.lock().expect("not poisoned").clone()
     }
 
-    /// Asks one gateway after the other, as a client with both addresses does.
+    /// Asks one gateway after the other, as a client with both addresses does, until one answers; that it answers with an error is
+    /// a failure at once.
     async fn post(&self, turn: u64, operation: &str, body: &Value) -> Result<Value> {
         let mut why = Vec::new();
-        for attempt in 0..2 {
+        for attempt in 0..6 {
             let urls = self.urls();
             let url = &urls[usize::try_from(turn + attempt)? % urls.len()];
             match self.site.post(url, operation, body.clone()).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => why.push(error.to_string()),
+                Err(error) if error.is::<reqwest::Error>() => why.push(error.to_string()),
+                answered => return answered,
             }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         bail!("{}", why.join("; "))
     }

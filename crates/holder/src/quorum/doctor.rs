@@ -63,6 +63,7 @@ impl Quorum {
             let hint = "take more holders or a lower threshold: n should be at least 2t-1";
             findings.push(Finding::new(Severity::Warning, "threshold", message, hint));
         }
+        findings.extend(self.of_administrators());
         let resolved = self.0.roster.holders.iter().map(|member| async move {
             let addresses = tokio::net::lookup_host(&member.address).await;
             (member.index, addresses.map(|list| list.map(|address| address.ip()).collect()).unwrap_or_default())
@@ -81,6 +82,30 @@ impl Quorum {
             findings.push(Finding::new(Severity::Warning, "one-host", message, hint));
         }
         findings
+    }
+
+    /// Who may change the roster, and whose holders are whose.
+    fn of_administrators(&self) -> Vec<Finding> {
+        let roster = &self.0.roster;
+        if !roster.is_signed() {
+            let message =
+                "the roster is not signed: whoever writes it on enough machines decides who takes part".to_owned();
+            let hint = "give each holder an administrator: docs/operate/holders.md";
+            return vec![Finding::new(Severity::Warning, "unsigned-roster", message, hint)];
+        }
+        let mut by_key: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for member in &roster.holders {
+            let key = member.administrator.as_deref().unwrap_or_default();
+            by_key.entry(key).or_default().push(member.index.to_string());
+        }
+        let shared = by_key.into_values().filter(|holders| holders.len() > 1);
+        shared
+            .map(|holders| {
+                let message = format!("holders {} have one administrator", holders.join(", "));
+                let hint = "he can read and stop all of them: give each holder an administrator of its own";
+                Finding::new(Severity::Warning, "one-administrator", message, hint)
+            })
+            .collect()
     }
 
     fn of_epochs(&self, statuses: &[HolderStatus]) -> Vec<Finding> {
