@@ -208,6 +208,7 @@ impl Holder {
                 software: concat!("volvelle-holder ", env!("CARGO_PKG_VERSION")).to_owned(),
                 suites: vec![SUITE],
                 clock: now(),
+                backup: self.folder.backed_up(),
             }),
             Request::KeyInfo { realm, key_id } => self.info(&named(&realm, key_id)?),
             Request::Round1 { realm, key_id, session } => self.round1(named(&realm, key_id)?, session),

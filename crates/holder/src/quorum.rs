@@ -141,6 +141,8 @@ pub struct HolderStatus {
     pub software: Option<String>,
     /// The cryptographic suites it speaks, if it answered.
     pub suites: Vec<u8>,
+    /// When a backup of its state was made, in seconds since 1970, as far as it knows.
+    pub backup_at: Option<u64>,
     /// Why it is not up.
     pub detail: Option<String>,
 }
@@ -158,6 +160,7 @@ impl HolderStatus {
             round_trip: None,
             software: None,
             suites: Vec::new(),
+            backup_at: None,
             detail: None,
         }
     }

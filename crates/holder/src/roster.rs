@@ -270,6 +270,7 @@ pub(crate) fn check_private(path: &Path) -> Result<()> {
 /// The disk refuses.
 pub fn write_durably(path: &Path, bytes: &[u8], private: bool) -> Result<()> {
     let folder = path.parent().context("a file needs a folder")?;
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let temporary = path.with_extension("new");
     let mode = if private { 0o600 } else { 0o644 };
     fs::remove_file(&temporary).ok();

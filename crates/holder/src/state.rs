@@ -28,6 +28,9 @@ use crate::wire::KeyInfo;
 /// A key's realm and id.
 pub(crate) type KeyName = ([u8; 16], u32);
 
+/// Touched by whoever makes a backup.
+const BACKUP: &str = "backup.made";
+
 /// The folder of a holder.
 pub(crate) struct Folder {
     path: PathBuf,
@@ -111,6 +114,12 @@ impl Folder {
 
     fn file(&self, (realm, key_id): &KeyName) -> PathBuf {
         self.path.join(format!("{}-{key_id}.json", hex::encode(realm)))
+    }
+
+    /// When its administrator last said that he made a backup: the time of a file that he touches.
+    pub(crate) fn backed_up(&self) -> Option<u64> {
+        let made = fs::metadata(self.path.join(BACKUP)).ok()?.modified().ok()?;
+        made.duration_since(UNIX_EPOCH).ok().map(|time| time.as_secs())
     }
 
     /// The names of all keys, in order.

@@ -151,6 +151,9 @@ pub(crate) enum Response {
         suites: Vec<u8>,
         #[serde(default)]
         clock: u64,
+        /// When its administrator last made a backup, as far as it knows.
+        #[serde(default)]
+        backup: Option<u64>,
     },
     Key(Option<KeyInfo>),
     Package(String),

@@ -28,6 +28,8 @@ mod rest;
 mod rosters;
 #[path = "holder/signatures.rs"]
 mod signatures;
+#[path = "holder/years.rs"]
+mod years;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -11,6 +11,9 @@ use crate::state::now;
 /// Clocks may differ by so many seconds.
 const SKEW: u64 = 30;
 
+/// Seconds after a refresh by which a backup should be made.
+const BACKUP_AFTER: u64 = 24 * 3600;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -45,6 +48,7 @@ impl Quorum {
         let statuses = self.status().await;
         let mut findings = self.of_roster().await;
         findings.extend(statuses.iter().filter_map(of_state));
+        findings.extend(statuses.iter().filter_map(of_backup));
         findings.extend(self.of_epochs(&statuses));
         for status in &statuses {
             if let Some(skew) = status.clock_skew.filter(|skew| *skew > SKEW) {
@@ -77,7 +81,7 @@ impl Quorum {
         }
         for (address, holders) in by_address.iter().filter(|(_, holders)| holders.len() > 1) {
             let names: Vec<String> = holders.iter().map(u8::to_string).collect();
-            let message = format!("holders {} are on one host, {address}", names.join(", "));
+            let message = format!("holders {} are on one host, {address}, or behind one", names.join(", "));
             let hint = "whoever takes that host has their fragments: give each holder a machine and an administrator";
             findings.push(Finding::new(Severity::Warning, "one-host", message, hint));
         }
@@ -136,6 +140,20 @@ impl Quorum {
         }
         findings
     }
+}
+
+/// A backup from before the last refresh helps only together with another one of the same age.
+fn of_backup(status: &HolderStatus) -> Option<Finding> {
+    status.round_trip?;
+    let message = match (status.backup_at, status.refreshed_at) {
+        (None, _) => format!("of holder {} no backup is known", status.index),
+        (Some(made), Some(refreshed)) if refreshed > made + BACKUP_AFTER => {
+            format!("the backup of holder {} is from before its last refresh", status.index)
+        }
+        _ => return None,
+    };
+    let hint = "make one on its machine and touch backup.made there: docs/operate/holders.md";
+    Some(Finding::new(Severity::Warning, "backup", message, hint))
 }
 
 fn of_state(status: &HolderStatus) -> Option<Finding> {
