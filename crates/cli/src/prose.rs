@@ -140,6 +140,7 @@ fn access(operation: &str, name: &str, params: &Map<String, Value>, answer: &Val
             "The fragments of {} keys were refreshed; what holder {} kept is worth nothing",
             answer["keys"], answer["holder"]
         ),
+        "fragments-status" => return changing(answer),
         "fragments-rekey" if params.contains_key("status") || table::failures(&answer["failed"]).is_some() => {
             return None;
         }
@@ -161,6 +162,16 @@ fn access(operation: &str, name: &str, params: &Map<String, Value>, answer: &Val
         "audit-verify" => "The audit trail was tampered with".to_owned(),
         _ => return None,
     })
+}
+
+/// How far changes of keys are, if there are any.
+fn changing(answer: &Value) -> Option<String> {
+    let under_way = |rekey: &&Value| matches!(rekey["stage"].as_str(), Some("generate" | "wrap"));
+    let rekeys: Vec<&Value> = answer["rekeys"].as_array().into_iter().flatten().filter(under_way).collect();
+    let sum = |field: &str| rekeys.iter().filter_map(|rekey| rekey[field].as_i64()).sum::<i64>();
+    let (done, left) = (sum("done"), sum("left"));
+    (!rekeys.is_empty())
+        .then(|| format!("{} accounts get another key: {done} records are done and {left} are left", rekeys.len()))
 }
 
 /// What the person should do next.

@@ -67,6 +67,13 @@ impl Quorum {
             let hint = "take more holders or a lower threshold: n should be at least 2t-1";
             findings.push(Finding::new(Severity::Warning, "threshold", message, hint));
         }
+        if !self.0.roster.former_thresholds.is_empty() {
+            let former: Vec<String> = self.0.roster.former_thresholds.iter().map(u8::to_string).collect();
+            let message = format!("keys of which {} holders are needed, and not {t}, are allowed", former.join(" or "));
+            let hint =
+                "`volvelle fragments rekey`, then --retire; when they are gone, `change-roster --forget-threshold`";
+            findings.push(Finding::new(Severity::Warning, "former-threshold", message, hint));
+        }
         findings.extend(self.of_administrators());
         let resolved = self.0.roster.holders.iter().map(|member| async move {
             let addresses = tokio::net::lookup_host(&member.address).await;
