@@ -165,7 +165,7 @@ fn about_noun(path: &str) -> String {
         "auth-method" => "Identities that sign in, and their keys".to_owned(),
         "account" => "The account's settings; more accounts".to_owned(),
         "audit" => "The audit trail".to_owned(),
-        "fragments" => "The fragment holders: status, refresh, repair".to_owned(),
+        "fragments" => "The fragment holders: status, refresh, repair, other keys".to_owned(),
         _ => match path.rsplit_once(' ') {
             Some((noun, "create")) => format!("Makes a {}, by kind", noun.replace('-', " ")),
             Some((noun, "update")) => format!("Changes a {}, by kind", noun.replace('-', " ")),

@@ -15,6 +15,7 @@ pub mod roster;
 pub mod setup;
 mod state;
 mod tls;
+pub mod trust;
 mod wire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

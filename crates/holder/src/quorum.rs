@@ -10,6 +10,7 @@ mod epochs;
 mod generate;
 mod health;
 mod refresh;
+mod rekey;
 mod repair;
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,12 +30,14 @@ use self::cache::Cache;
 pub use self::doctor::{Finding, Severity};
 use self::epochs::View;
 pub use self::refresh::Refreshed;
+pub use self::rekey::Fate;
 pub use self::repair::Repaired;
 use crate::eval::Operation;
 use crate::link::Link;
 use crate::lock;
 use crate::roster::{IdentityFiles, Roster};
 use crate::tls;
+use crate::trust;
 
 /// Longest a holder may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -138,6 +141,8 @@ pub struct HolderStatus {
     pub software: Option<String>,
     /// The cryptographic suites it speaks, if it answered.
     pub suites: Vec<u8>,
+    /// When a backup of its state was made, in seconds since 1970, as far as it knows.
+    pub backup_at: Option<u64>,
     /// Why it is not up.
     pub detail: Option<String>,
 }
@@ -155,6 +160,7 @@ impl HolderStatus {
             round_trip: None,
             software: None,
             suites: Vec::new(),
+            backup_at: None,
             detail: None,
         }
     }
@@ -204,7 +210,7 @@ impl Quorum {
     /// # Errors
     /// A file is missing or makes no sense.
     pub fn new(config: &QuorumConfig) -> Result<Self, QuorumError> {
-        let roster = Roster::load(&config.roster).map_err(QuorumError::Config)?;
+        let roster = trust::believed(&config.roster).map_err(QuorumError::Config)?;
         let mut peers = Vec::new();
         for member in &roster.holders {
             let connector = tls::client(&config.identity, member.pin.clone()).map_err(QuorumError::Config)?;

@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod items;
 #[cfg(test)]
 mod plans;
+pub mod rekeys;
 pub mod roles;
 pub mod rotations;
 mod schema;

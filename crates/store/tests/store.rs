@@ -33,6 +33,8 @@ mod identities;
 mod item_cases;
 #[path = "store/queue.rs"]
 mod queue;
+#[path = "store/rekeys.rs"]
+mod rekey_cases;
 #[path = "store/targets.rs"]
 mod target_cases;
 #[path = "store/tenants.rs"]
