@@ -122,6 +122,8 @@ pub struct App {
     pub trail: Trail,
     /// Slows down guessing.
     pub throttle: Throttle,
+    /// Rings when something was deleted.
+    pub burials: tokio::sync::Notify,
     /// The operations there are.
     pub operations: Vec<Operation>,
     by_name: HashMap<String, usize>,
@@ -156,6 +158,7 @@ impl App {
             registry,
             trail,
             throttle: Throttle::default(),
+            burials: tokio::sync::Notify::new(),
             operations,
             by_name,
             openapi,

@@ -2,6 +2,7 @@
 //! set-up runs as children.
 
 pub mod app;
+pub mod burial;
 pub mod children;
 pub mod committer;
 pub mod config;

@@ -18,6 +18,7 @@ use volvelle_rotation::{Engine, Parts, Vault};
 use volvelle_store::{Store, accounts, items, tokens};
 
 use crate::app::App;
+use crate::burial;
 use crate::children::DirLock;
 use crate::config::{self, Config};
 use crate::console::Console;
@@ -112,7 +113,8 @@ impl Gateway {
             }
         };
         let gauges = gauges(Arc::clone(&self.app), shutdown.clone());
-        tokio::join!(front, self.engine.run(shutdown), gauges, follow, ask);
+        let burials = burial::follow(Arc::clone(&self.app), shutdown.clone());
+        tokio::join!(front, self.engine.run(shutdown), gauges, follow, ask, burials);
     }
 }
 
@@ -153,6 +155,7 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
     let mut tx = app.store.read().await?;
     let counts = items::counts(&mut tx, now).await?;
     let open = volvelle_store::rotations::open_count(&mut tx).await?;
+    let unburied = volvelle_store::tombstones::count(&mut tx).await?;
     drop(tx);
     let set = |name: &'static str, value: i64| metrics::gauge!(name).set(value as f64);
     set("volvelle_rotated_secrets", counts.secrets);
@@ -161,6 +164,7 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
     set("volvelle_secrets_in_doubt", counts.in_doubt);
     set("volvelle_secrets_failed", counts.failed);
     set("volvelle_rotations_open", open);
+    set("volvelle_tombstones_pending", unburied.count);
     for holder in app.vault.quorum().status().await {
         let up = if holder.state == "up" { 1.0 } else { 0.0 };
         metrics::gauge!("volvelle_holder_up", "holder" => holder.index.to_string()).set(up);
@@ -169,6 +173,7 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
         for state in ["down", "lost", "stale", "quarantined"] {
             metrics::gauge!("volvelle_holder_state", "holder" => index(), "state" => state).set(named(state));
         }
+        metrics::gauge!("volvelle_holder_tombstones", "holder" => index()).set(holder.tombstones.unwrap_or(0) as f64);
         metrics::gauge!("volvelle_holder_epoch", "holder" => index()).set(f64::from(holder.epoch.unwrap_or(0)));
     }
     let mut tx = app.store.begin().await?;

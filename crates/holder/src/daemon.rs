@@ -6,6 +6,7 @@ mod policy;
 mod renew;
 mod repair;
 mod serve;
+mod tombstones;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ use crate::roster::{IdentityFiles, Roster, read_private};
 pub use crate::state::Unlock;
 use crate::state::{Folder, Key, KeyName, now};
 use crate::tls;
+use crate::tombstones::Tombstones;
 use crate::wire::{KeyRef, Request, Response};
 
 /// Longest a peer may take for a handshake or a message between holders.
@@ -98,6 +100,7 @@ struct Holder {
     /// By the gateways of the roster, in order.
     guards: Vec<Guard>,
     log: Log,
+    tombstones: Tombstones,
 }
 
 #[derive(Clone, Copy)]
@@ -126,6 +129,7 @@ pub async fn run(config: HolderConfig, shutdown: impl Future<Output = ()>) -> Re
     let holder = Arc::new(Holder {
         guards: roster.gateways.iter().map(|pin| Guard::new(policy(pin))).collect(),
         log,
+        tombstones: Tombstones::open(config.state.clone())?,
         folder,
         roster,
         signing,
@@ -141,6 +145,7 @@ pub async fn run(config: HolderConfig, shutdown: impl Future<Output = ()>) -> Re
         () = &mut shutdown => {}
         () = accept(&holder, &acceptor, &listener) => {}
         () = bring_to_disk(&holder) => {}
+        () = tombstones::follow(&holder) => {}
     }
     holder.log.sync();
     tracing::info!(index = holder.config.index, "stopped");
@@ -189,6 +194,8 @@ fn named(realm_text: &str, key_id: u32) -> Result<KeyName> {
 impl Holder {
     async fn answer(&self, peer: Peer, request: Request) -> Result<Response> {
         match (peer, request) {
+            (Peer::Gateway(gateway), Request::Bury { realm, inputs }) => self.bury(gateway, &realm, &inputs),
+            (Peer::Holder(_), Request::Tombstones { after }) => self.tombstones_after(after.as_deref()),
             (Peer::Gateway(_), request) => self.answer_gateway(request).await,
             (Peer::Holder(from), Request::Share { session, package }) => self.receive(from, &session, &package),
             _ => bail!("this peer may not ask that"),
@@ -202,6 +209,7 @@ impl Holder {
                 software: concat!("volvelle-holder ", env!("CARGO_PKG_VERSION")).to_owned(),
                 suites: vec![SUITE],
                 clock: now(),
+                tombstones: self.tombstones.sum().count,
             }),
             Request::KeyInfo { realm, key_id } => self.info(&named(&realm, key_id)?),
             Request::Round1 { realm, key_id, session } => self.round1(named(&realm, key_id)?, session),
@@ -223,7 +231,9 @@ impl Holder {
             Request::RepairSplit { session } => self.repair_split(&session).await,
             Request::RepairSum { session } => self.repair_sum(&session).await,
             Request::RepairFinish { session, info } => self.repair_finish(&session, info),
-            Request::Share { .. } => bail!("this peer may not ask that"),
+            Request::Share { .. } | Request::Bury { .. } | Request::Tombstones { .. } => {
+                bail!("this peer may not ask that")
+            }
         }
     }
 

@@ -15,11 +15,12 @@ pub mod roster;
 pub mod setup;
 mod state;
 mod tls;
+mod tombstones;
 mod wire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use quorum::{HolderStatus, Quorum, QuorumError};
+pub use quorum::{HolderStatus, Quorum, QuorumError, Refusal};
 pub use roster::Roster;
 
 /// What a mutex here guards is never left half-changed, so a panic elsewhere spoils nothing.

@@ -33,7 +33,7 @@ pub struct Entry {
     pub at: u64,
     /// The pin of the gateway that asked.
     pub gateway: String,
-    /// `seal`, `open`, `rewrap` or `probe`.
+    /// `seal`, `open`, `rewrap`, `probe` or `bury`.
     pub operation: String,
     /// The tenant.
     pub realm: String,
@@ -62,8 +62,27 @@ pub struct Line {
     pub version: u32,
     /// Its path.
     pub path: String,
-    /// `evaluated`, `denied`, `rate` or `bad`.
+    /// `evaluated`, `denied`, `rate`, `tombstone` or `bad`; for a burial `buried`, `denied`, `rate` or `bad`.
     pub status: String,
+}
+
+impl Entry {
+    /// Of a gateway that buries; what becomes of it is in the lines.
+    pub(crate) fn of_burial(gateway: &str, realm: &str, inputs: Vec<Line>) -> Self {
+        Self {
+            seq: 0,
+            at: 0,
+            gateway: gateway.to_owned(),
+            operation: "bury".to_owned(),
+            realm: realm.to_owned(),
+            key_id: 0,
+            epoch: 0,
+            request: String::new(),
+            principal: String::new(),
+            inputs,
+            prev: String::new(),
+        }
+    }
 }
 
 impl Line {

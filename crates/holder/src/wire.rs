@@ -101,6 +101,10 @@ pub(crate) enum Request {
     Round3 { session: String },
     /// All signatures: from now on the key is used.
     Activate { realm: String, key_id: u32, transcript: String, signatures: BTreeMap<u8, String> },
+    /// Never evaluate these inputs again: their versions were deleted.
+    Bury { realm: String, inputs: Vec<String> },
+    /// The tombstones in order after this one (holders only).
+    Tombstones { after: Option<String> },
     /// The keys that are held, in order, after this one.
     Keys { after: Option<KeyRef> },
     /// The epochs of a key that are held.
@@ -145,6 +149,8 @@ pub(crate) enum Response {
         suites: Vec<u8>,
         #[serde(default)]
         clock: u64,
+        #[serde(default)]
+        tombstones: u64,
     },
     Key(Option<KeyInfo>),
     Package(String),
@@ -153,6 +159,14 @@ pub(crate) enum Response {
         signature: String,
     },
     Done,
+    /// For each input of a burial: `buried`, `denied`, `rate` or `bad`.
+    Buried(Vec<String>),
+    /// Some tombstones, how many there are, and all of them combined.
+    Tombstones {
+        marks: Vec<String>,
+        count: u64,
+        digest: String,
+    },
     Keys(Vec<KeyRef>),
     Epochs {
         held: Vec<HeldEpoch>,

@@ -24,6 +24,8 @@ mod renewal;
 mod rest;
 #[path = "holder/signatures.rs"]
 mod signatures;
+#[path = "holder/tombstones.rs"]
+mod tombstones;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

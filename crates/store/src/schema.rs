@@ -94,6 +94,9 @@ const MIGRATIONS: &[&str] = &[
     "CREATE TABLE console_sessions (
         account TEXT NOT NULL REFERENCES accounts (id), hash {blob} NOT NULL UNIQUE, started_at BIGINT NOT NULL,
         seen_at BIGINT NOT NULL, PRIMARY KEY (account, hash))",
+    "CREATE TABLE tombstones (
+        account TEXT NOT NULL REFERENCES accounts (id), id BIGINT NOT NULL, input {blob} NOT NULL, holders BIGINT NOT NULL,
+        deleted_at BIGINT NOT NULL, PRIMARY KEY (account, id))",
 ];
 
 /// Brings the tables to the newest form, in the caller's transaction.

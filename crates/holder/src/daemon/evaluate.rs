@@ -56,16 +56,21 @@ impl Holder {
     /// Which inputs are refused, and what the log says of each.
     fn judge(&self, gateway: usize, request: &EvalRequest<'_>) -> Result<(Vec<Option<Answer>>, Vec<Line>)> {
         let guard = self.guards.get(gateway).context("the gateway is not in the roster")?;
-        let judged =
-            request.inputs.iter().map(|x| match Input::parse(x).ok().filter(|input| belongs(input, request)) {
+        let mut judged = (Vec::with_capacity(request.inputs.len()), Vec::with_capacity(request.inputs.len()));
+        for x in &request.inputs {
+            let (refused, line) = match Input::parse(x).ok().filter(|input| belongs(input, request)) {
                 None => (Some(Answer::Bad), Line::unread()),
                 Some(input) => {
-                    let refused = guard.refuses(request.operation, &input);
+                    let deleted = self.tombstones.hit(&input)?.then_some(Answer::Tombstone);
+                    let refused = deleted.or_else(|| guard.refuses(request.operation, &input));
                     let status = refused.map_or("evaluated", Answer::word);
                     (refused, Line::of(input.place, status))
                 }
-            });
-        Ok(judged.unzip())
+            };
+            judged.0.push(refused);
+            judged.1.push(line);
+        }
+        Ok(judged)
     }
 
     fn entry(&self, gateway: usize, request: &EvalRequest<'_>, inputs: Vec<Line>) -> Result<Entry> {
