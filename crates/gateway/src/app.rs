@@ -19,6 +19,7 @@ use volvelle_domain::Secret;
 use volvelle_domain::account::Account;
 use volvelle_domain::identity::{AuthMethod, Role, SubClaims};
 use volvelle_domain::ids::{AccountId, Micros};
+use volvelle_holder::asker::{self, Asker, Identity};
 use volvelle_rotation::{Engine, Vault};
 use volvelle_store::{Store, accounts, auth_methods, roles, tokens};
 
@@ -47,6 +48,8 @@ pub struct Caller {
     pub expires_at: Micros,
     /// What is stored of the token.
     pub token_hash: [u8; 32],
+    /// How the holders know him.
+    pub identity: Arc<Identity>,
     /// Unlike that of any other caller of this process.
     pub serial: u64,
 }
@@ -219,7 +222,9 @@ impl App {
             }
         };
         let method = auth_methods::load(&mut tx, &token.account, token.auth_method).await?;
+        let identity = Identity { principal: method.access_id.0.clone(), authorization: Vec::new() };
         let caller = Arc::new(Caller {
+            identity: Arc::new(identity),
             account: Arc::clone(&view.account),
             method,
             claims: token.sub_claims,
@@ -300,6 +305,7 @@ impl App {
     ) -> Result<Value, ApiError> {
         let (view, caller) = self.enter(credentials::hash(token.expose()), Fresh::Checked).await?;
         let remote = ops::auth::admit(&caller.method, from, self.now())?;
+        asker::identify(&caller.identity);
         let ctx = Ctx::new(self, view, caller, remote, &op.name);
         let outcome = ops::run(&ctx, &op.name, params).await;
         ctx.close(params, &outcome).await?;
@@ -335,7 +341,7 @@ impl Operations for App {
             return Err(ApiError::UnknownCommand(call.operation));
         };
         let (started, op, id) = (std::time::Instant::now(), &self.operations[index], call.request_id);
-        let outcome = self.operate(op, call).await;
+        let outcome = Asker::new(id.bytes()).scope(self.operate(op, call)).await;
         if let Err(error @ (ApiError::Internal | ApiError::Unavailable { .. })) = &outcome {
             tracing::error!(operation = op.name, request_id = %id, ?error, "a request was not done");
         }

@@ -23,6 +23,7 @@ pub mod trail;
 pub mod watermark;
 
 pub use error::ApiError;
+pub use volvelle_holder::log as holder_log;
 
 use volvelle_domain::connector::Declaration;
 

@@ -4,6 +4,7 @@
 //! must stay true: a fragment leaves its holder in no message; peers are known by pinned certificates only; a key is used only
 //! after every holder signed the same transcript of its generation.
 
+pub mod asker;
 mod channel;
 pub mod daemon;
 pub mod eval;

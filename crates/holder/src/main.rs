@@ -53,6 +53,20 @@ fn command() -> Command {
                 .after_help("Keep what it prints somewhere else: a log that was cut then no longer has that line.")
                 .arg(path("dir", "The folder of the log").required(true)),
         )
+        .subcommand(
+            Command::new("log")
+                .about("A holder's log")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(
+                Command::new("export")
+                    .about("Write the log to standard output, for `volvelle audit reconcile`; its chain is checked")
+                    .after_help(
+                        "The holder may run. Send the file by a way that the gateway's administrator does not control.",
+                    )
+                    .arg(path("dir", "The folder of the log").required(true)),
+            ),
+        )
 }
 
 fn init_command() -> Command {
@@ -124,6 +138,16 @@ fn check_log(arguments: &ArgMatches) -> Result<String> {
     Ok(format!("{} entries, the last one is {}", checked.entries, checked.head))
 }
 
+fn export_log(arguments: &ArgMatches) -> Result<()> {
+    let arguments = arguments.subcommand().context("`log export` is what there is")?.1;
+    let dir = arguments.get_one::<PathBuf>("dir").context("--dir is needed")?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let exported = volvelle_holder::log::export(dir, &mut out)?;
+    out.flush()?;
+    writeln!(std::io::stderr(), "{} entries, the last one is {}", exported.entries, exported.head)?;
+    Ok(())
+}
+
 fn changed(arguments: &ArgMatches) -> Result<String> {
     let texts = |name: &str| arguments.get_many::<String>(name).into_iter().flatten();
     let change = RosterChange {
@@ -155,6 +179,7 @@ fn main() -> Result<()> {
         }
         Some(("change-roster", arguments)) => changed(arguments)?,
         Some(("check-log", arguments)) => check_log(arguments)?,
+        Some(("log", arguments)) => return export_log(arguments),
         Some((_, arguments)) => roster(arguments)?,
         None => return serve(&arguments),
     };

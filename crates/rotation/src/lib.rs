@@ -13,6 +13,7 @@ mod planner;
 mod restore;
 mod seat;
 mod vault;
+mod work;
 mod worker;
 
 use std::sync::Arc;

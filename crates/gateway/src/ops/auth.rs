@@ -127,6 +127,7 @@ fn entry(method: &AuthMethod, remote: &str, outcome: &str, now: Micros) -> audit
         outcome: outcome.to_owned(),
         remote: remote.to_owned(),
         detail: String::new(),
+        request: String::new(),
     }
 }
 

@@ -5,6 +5,7 @@
 use serde_json::json;
 use volvelle_domain::ItemPath;
 use volvelle_domain::ids::AccountId;
+use volvelle_holder::asker;
 use volvelle_store::audit::Said;
 use volvelle_store::{accounts, items};
 
@@ -39,10 +40,12 @@ pub async fn validate(app: &App, from: &From, params: &Params) -> Answer {
                 outcome: "ok",
                 remote: &from.remote.shown,
                 detail: "",
+                request: &asker::evaluated().unwrap_or_default(),
             }
             .line();
             let noted = Noted { account: AccountId(account.clone()), line, basis: Basis::Nothing };
             app.trail.commit(noted).await.map_err(unwritten)?;
+            asker::note();
             Ok(json!({"access_id": account, "item_name": item.as_str()}))
         }
         _ => {

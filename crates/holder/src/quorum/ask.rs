@@ -15,6 +15,7 @@ use volvelle_fragments::{Kek, Partial, Proof, Weights, proof};
 
 use super::epochs::View;
 use super::{KeyName, PATIENCE, Peer, Quorum, QuorumError, Refusal};
+use crate::asker;
 use crate::eval::{Answer, EvalAnswers, EvalRequest, Operation, Proving};
 use crate::link::Failure;
 use crate::lock;
@@ -94,10 +95,17 @@ impl Quorum {
         proving: Proving,
     ) -> Result<Arc<Vec<u8>>, QuorumError> {
         let (start, count) = &self.0.requests;
-        let mut request_id = [0; 16];
-        request_id[..8].copy_from_slice(&start.to_be_bytes());
-        request_id[8..].copy_from_slice(&count.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-        let (principal, authorization, inputs) = ("", [].as_slice(), xs.to_vec());
+        let turn = count.fetch_add(1, Ordering::Relaxed);
+        let named = if operation == Operation::Probe { None } else { asker::next() };
+        let (request_id, identity) = named.unwrap_or_else(|| {
+            let mut request_id = [0; 16];
+            request_id[..8].copy_from_slice(&start.to_be_bytes());
+            request_id[8..].copy_from_slice(&turn.to_be_bytes());
+            (request_id, None)
+        });
+        let (principal, authorization) =
+            identity.as_ref().map_or(("", [].as_slice()), |known| (known.principal.as_str(), &known.authorization));
+        let inputs = xs.to_vec();
         let request =
             EvalRequest { operation, proving, realm, key_id, epoch, request_id, principal, authorization, inputs };
         request.encode().map(Arc::new).map_err(QuorumError::Config)
