@@ -149,3 +149,85 @@ async fn a_holder_that_is_down_is_told_later_what_was_deleted() -> Result<()> {
     ensure!(metrics.contains("volvelle_tombstones_pending"), "there is a metric");
     Ok(())
 }
+
+/// Calls an operation with another token than the gateway's of the test.
+async fn with_token(gateway: &DevGateway, token: &str, operation: &str, body: Value) -> Result<(u16, Value)> {
+    let Value::Object(mut body) = body else { anyhow::bail!("an object") };
+    body.insert("token".to_owned(), json!(token));
+    gateway.post_as_is(operation, body).await
+}
+
+async fn sign_in(gateway: &DevGateway) -> Result<String> {
+    let Value::Object(body) = json!({"access-id": gateway.admin.access_id, "access-key": gateway.admin.access_key})
+    else {
+        anyhow::bail!("an object")
+    };
+    let (status, answer) = gateway.post_as_is("auth", body).await?;
+    ensure!(status == 200, "{answer}");
+    Ok(answer["token"].as_str().context("a token")?.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holders_that_require_clients_serve_a_gateway_that_signs_them_in_and_no_thief() -> Result<()> {
+    let mut gateway = DevGateway::start().await?;
+    let hook = Hook::start("first").await?;
+    succeed(&mut gateway, "create-secret", json!({"name": "/a", "value": "v"})).await?;
+    succeed(&mut gateway, "target-create-web", json!({"name": "/r/target", "url": hook.url()})).await?;
+    let rotated = json!({"name": "/r/secret", "target-name": "/r/target", "custom-payload": "first", "timeout-sec": 3});
+    succeed(&mut gateway, "rotated-secret-create-custom", rotated).await?;
+    let realm = succeed(&mut gateway, "get-account-settings", json!({})).await?["realm"].clone();
+    gateway.stop().await?;
+    let key = gateway.data_dir().join("authorization.der");
+    let made =
+        Command::new(built_program("volvelle-holder")?).args(["authorization-key", "--file"]).arg(&key).output()?;
+    ensure!(made.status.success(), "a signing key");
+    let public = String::from_utf8(made.stdout)?.trim().to_owned();
+    for n in 1..=3 {
+        let file = gateway.data_dir().join(format!("holders/holder-{n}/holder.toml"));
+        let text = std::fs::read_to_string(&file)?;
+        let section = format!(
+            "[authorization]\nmode = \"require\"\nsigning-keys = [\"{public}\"]\n[authorization.rotation]\nprefixes = [\"/r\"]\n"
+        );
+        std::fs::write(&file, format!("{text}\n{section}"))?;
+    }
+    gateway.restart().await?;
+
+    // A token from before has no authorization; a new one has.
+    let (status, answer) = gateway.post("get-secret-value", json!({"names": "/a"})).await?;
+    ensure!(status == 403 && answer["code"] == "holders_refuse", "{status} {answer}");
+    let text = answer["error"].as_str().context("text")?;
+    ensure!((1..=3).all(|n| text.contains(&format!("holder {n}: no client's authorization"))), "{text}");
+    let token = sign_in(&gateway).await?;
+    for _ in 0..2 {
+        let (status, answer) = with_token(&gateway, &token, "get-secret-value", json!({"names": "/a"})).await?;
+        ensure!(status == 200 && answer["/a"] == "v", "{status} {answer}");
+    }
+    // A derived key is kept now; nobody without the right gets the value by that, and the old token's right is still its own.
+    let (status, _) = with_token(&gateway, "t-unknown", "get-secret-value", json!({"names": "/a"})).await?;
+    ensure!(status == 401, "who is not signed in gets nothing from the cache");
+
+    // The engine rotates for nobody, within its prefix.
+    let (status, answer) = with_token(&gateway, &token, "gateway-rotate-secret", json!({"name": "/r/secret"})).await?;
+    ensure!(status == 200, "{status} {answer}");
+    let (status, answer) =
+        with_token(&gateway, &token, "rotated-secret-get-value", json!({"name": "/r/secret"})).await?;
+    ensure!(status == 200 && answer["value"]["payload"] == json!(hook.known().payload), "{status} {answer}");
+
+    // The identity alone opens nothing any more.
+    let setup = prepare(&gateway.data_dir().join("holders"), 3, 2)?;
+    let thief = Quorum::new(&setup.quorum)?;
+    let mut bytes = [0; 16];
+    hex::decode_to_slice(realm.as_str().context("a realm")?, &mut bytes)?;
+    let place = Place { realm: bytes, key_id: 1, purpose: 1, item: [9; 16], version: 1, path: "/a".to_owned() };
+    let refused = thief.seal(&place, b"x").await.err().context("the thief is refused")?.to_string();
+    ensure!(refused.contains("no client's authorization"), "{refused}");
+
+    // What he tried is in the holders' logs.
+    let (code, found) = reconcile(&gateway, &logs(&gateway), &[])?;
+    ensure!(code == 7, "{found:#}");
+    ensure!(
+        found["unexplained"].as_array().is_some_and(|rows| rows.iter().all(|row| row["status"] == "unauthorized")),
+        "{found:#}"
+    );
+    Ok(())
+}

@@ -20,6 +20,7 @@ use volvelle_domain::account::Account;
 use volvelle_domain::identity::{AuthMethod, Role, SubClaims};
 use volvelle_domain::ids::{AccountId, Micros};
 use volvelle_holder::asker::{self, Asker, Identity};
+use volvelle_holder::authorization::Signer;
 use volvelle_rotation::{Engine, Vault};
 use volvelle_store::{Store, accounts, auth_methods, roles, tokens};
 
@@ -125,6 +126,8 @@ pub struct App {
     pub trail: Trail,
     /// Slows down guessing.
     pub throttle: Throttle,
+    /// Signs what shows the holders that a client asks, if this gateway does that.
+    pub signer: OnceLock<Signer>,
     /// Rings when something was deleted.
     pub burials: tokio::sync::Notify,
     /// The operations there are.
@@ -161,6 +164,7 @@ impl App {
             registry,
             trail,
             throttle: Throttle::default(),
+            signer: OnceLock::new(),
             burials: tokio::sync::Notify::new(),
             operations,
             by_name,
@@ -222,7 +226,8 @@ impl App {
             }
         };
         let method = auth_methods::load(&mut tx, &token.account, token.auth_method).await?;
-        let identity = Identity { principal: method.access_id.0.clone(), authorization: Vec::new() };
+        let authorization = tokens::statement(&mut tx, &hash).await?;
+        let identity = Identity { principal: method.access_id.0.clone(), authorization };
         let caller = Arc::new(Caller {
             identity: Arc::new(identity),
             account: Arc::clone(&view.account),

@@ -12,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use volvelle_domain::ids::{Clock, Micros};
 use volvelle_holder::Quorum;
+use volvelle_holder::authorization::Signer;
 use volvelle_holder::quorum::QuorumConfig;
 pub use volvelle_rotation::Settings;
 use volvelle_rotation::{Engine, Parts, Vault};
@@ -73,6 +74,15 @@ impl Gateway {
         let engine = Engine::new(parts);
         let app = Arc::new(App::new(engine.clone(), registry, trail::start(store), recorder()?));
         Ok(Self { app, engine, watermark: None, restored: false })
+    }
+
+    /// Has it sign authorizations of clients for the holders, for itself and the gateways with these pins.
+    ///
+    /// # Errors
+    /// The key cannot be read.
+    pub fn sign_with(&self, key: &Path, quorum: &QuorumConfig, others: &[String]) -> Result<()> {
+        let signer = Signer::load(key, &quorum.identity.certificate, others)?;
+        self.app.signer.set(signer).map_err(|_| anyhow::anyhow!("there is a signing key already"))
     }
 
     /// Makes ready for the work: leases of a dead predecessor are given back if `Predecessor::Dead`, and a restored database is
@@ -197,6 +207,9 @@ pub async fn production(path: &Path, first_account_file: Option<&Path>, shutdown
     let quorum = beside(quorum, &config.quorum);
     let store = Store::open(&config.store).await.context("the store cannot be opened")?;
     let mut gateway = Gateway::new(store, &quorum, &lease_name(&config.store, config.listen), Settings::default())?;
+    if let Some(key) = &config.authorization_key {
+        gateway.sign_with(key, &quorum, &config.authorization_gateways)?;
+    }
     if let Some(file) = first_account_file {
         first_account_into(&gateway.app, file, config.listen).await?;
     }

@@ -1,5 +1,6 @@
 //! The holder: listens, knows its peers by pin, evaluates for gateways, takes part in key generations.
 
+mod authorize;
 mod evaluate;
 mod keygen;
 mod policy;
@@ -21,6 +22,8 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use volvelle_fragments::place::SUITE;
 
+use self::authorize::Authorizer;
+pub use self::authorize::{Authorization, Mode, Rotation};
 use self::keygen::Session;
 use self::policy::Guard;
 pub(crate) use self::renew::certificate;
@@ -59,6 +62,9 @@ pub struct HolderConfig {
     /// What opens the key that seals the fragments; if nothing is said, that key lies beside them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlock: Option<Unlock>,
+    /// Whether a client must be behind what gateways ask for; nobody need, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Authorization>,
 }
 
 impl HolderConfig {
@@ -99,6 +105,7 @@ struct Holder {
     changing: Mutex<()>,
     /// By the gateways of the roster, in order.
     guards: Vec<Guard>,
+    authorizer: Authorizer,
     log: Log,
     tombstones: Tombstones,
 }
@@ -128,6 +135,7 @@ pub async fn run(config: HolderConfig, shutdown: impl Future<Output = ()>) -> Re
     let policy = |pin: &String| roster.policies.iter().find(|policy| policy.gateway == *pin).cloned();
     let holder = Arc::new(Holder {
         guards: roster.gateways.iter().map(|pin| Guard::new(policy(pin))).collect(),
+        authorizer: Authorizer::new(config.authorization.as_ref(), &roster)?,
         log,
         tombstones: Tombstones::open(config.state.clone())?,
         folder,

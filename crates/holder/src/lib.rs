@@ -5,6 +5,7 @@
 //! after every holder signed the same transcript of its generation.
 
 pub mod asker;
+pub mod authorization;
 mod channel;
 pub mod daemon;
 pub mod eval;

@@ -45,6 +45,9 @@ pub struct Entry {
     pub request: String,
     /// Who asked the gateway, as the gateway says.
     pub principal: String,
+    /// Who is behind it, as this holder found; empty if it does not look.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub authorization: String,
     /// What it was for, and what became of it.
     pub inputs: Vec<Line>,
     /// SHA-256 of the line before.
@@ -62,7 +65,7 @@ pub struct Line {
     pub version: u32,
     /// Its path.
     pub path: String,
-    /// `evaluated`, `denied`, `rate`, `tombstone` or `bad`; for a burial `buried`, `denied`, `rate` or `bad`.
+    /// `evaluated`, `denied`, `rate`, `tombstone`, `unauthorized` or `bad`; for a burial `buried`, `denied`, `rate` or `bad`.
     pub status: String,
 }
 
@@ -79,6 +82,7 @@ impl Entry {
             epoch: 0,
             request: String::new(),
             principal: String::new(),
+            authorization: String::new(),
             inputs,
             prev: String::new(),
         }
@@ -308,6 +312,7 @@ mod tests {
             epoch: 0,
             request: "00".into(),
             principal: String::new(),
+            authorization: String::new(),
             inputs: vec![line],
             prev: String::new(),
         }

@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use volvelle_holder::Roster;
+use volvelle_holder::authorization::make_key;
 use volvelle_holder::daemon::{self, HolderConfig, Unlock};
 use volvelle_holder::setup::{
     HolderPlan, RosterChange, changed_roster, init_gateway, init_holder, member_line, parse_member, roster_text,
@@ -52,6 +53,14 @@ fn command() -> Command {
                 .about("Check the chain of a holder's log, and print how long it is and where it ends")
                 .after_help("Keep what it prints somewhere else: a log that was cut then no longer has that line.")
                 .arg(path("dir", "The folder of the log").required(true)),
+        )
+        .subcommand(
+            Command::new("authorization-key")
+                .about("Make the key that signs clients' authorizations at the gateway, and print its public half")
+                .after_help(
+                    "The public half goes into `signing-keys` of `authorization` in each holder's configuration.",
+                )
+                .arg(path("file", "Where the key is, or is to be").required(true)),
         )
         .subcommand(
             Command::new("log")
@@ -179,6 +188,9 @@ fn main() -> Result<()> {
         }
         Some(("change-roster", arguments)) => changed(arguments)?,
         Some(("check-log", arguments)) => check_log(arguments)?,
+        Some(("authorization-key", arguments)) => {
+            make_key(arguments.get_one::<PathBuf>("file").context("--file is needed")?)?
+        }
         Some(("log", arguments)) => return export_log(arguments),
         Some((_, arguments)) => roster(arguments)?,
         None => return serve(&arguments),

@@ -62,6 +62,7 @@ pub fn init_holder(plan: &HolderPlan) -> Result<Member> {
             key: plan.key_at.clone().unwrap_or_else(|| "key.der".into()),
         },
         unlock: plan.unlock.clone(),
+        authorization: None,
     };
     let text = toml::to_string(&config)?;
     if file.exists() {

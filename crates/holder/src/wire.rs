@@ -37,11 +37,13 @@ pub(crate) enum Kind {
     Refused = 5,
     /// A [`Stale`] in JSON: the evaluation was asked for in an epoch that is not held.
     Stale = 6,
+    /// Why no client is believed to be behind an evaluation, as text.
+    Unauthorized = 7,
 }
 
 impl Kind {
     fn of(byte: u8) -> Option<Self> {
-        [Self::Request, Self::Response, Self::Eval, Self::Answers, Self::Refused, Self::Stale]
+        [Self::Request, Self::Response, Self::Eval, Self::Answers, Self::Refused, Self::Stale, Self::Unauthorized]
             .into_iter()
             .find(|k| *k as u8 == byte)
     }

@@ -2,6 +2,8 @@
 
 #[path = "holder/attack.rs"]
 mod attack;
+#[path = "holder/authorization.rs"]
+mod authorization;
 #[path = "holder/crashes.rs"]
 mod crashes;
 #[path = "holder/documents.rs"]

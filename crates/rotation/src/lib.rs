@@ -13,7 +13,7 @@ mod planner;
 mod restore;
 mod seat;
 mod vault;
-mod work;
+pub mod work;
 mod worker;
 
 use std::sync::Arc;

@@ -12,13 +12,21 @@ use volvelle_holder::asker::{Asker, Identity, RequestName};
 static OWN: LazyLock<Arc<Identity>> =
     LazyLock::new(|| Arc::new(Identity { principal: "volvelle".to_owned(), ..Identity::default() }));
 
+/// How the gateway itself is known to the holders.
+#[must_use]
+pub fn own() -> Arc<Identity> {
+    Arc::clone(&OWN)
+}
+
 /// The piece of work of this kind on that object of an account.
-pub(crate) fn of(kind: &str, account: &AccountId, id: i64) -> Asker {
-    Asker::known(bytes(kind, account, id), Arc::clone(&OWN))
+#[must_use]
+pub fn of(kind: &str, account: &AccountId, id: i64) -> Asker {
+    Asker::known(bytes(kind, account, id), own())
 }
 
 /// Its name as it stands in the logs.
-pub(crate) fn name(kind: &str, account: &AccountId, id: i64) -> String {
+#[must_use]
+pub fn name(kind: &str, account: &AccountId, id: i64) -> String {
     hex::encode(bytes(kind, account, id))
 }
 

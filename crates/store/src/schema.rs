@@ -97,6 +97,7 @@ const MIGRATIONS: &[&str] = &[
     "CREATE TABLE tombstones (
         account TEXT NOT NULL REFERENCES accounts (id), id BIGINT NOT NULL, input {blob} NOT NULL, holders BIGINT NOT NULL,
         deleted_at BIGINT NOT NULL, PRIMARY KEY (account, id))",
+    "ALTER TABLE tokens ADD COLUMN statement {blob}",
 ];
 
 /// Brings the tables to the newest form, in the caller's transaction.

@@ -59,6 +59,7 @@ impl Said {
 /// What a holder's log says of one message.
 #[derive(Clone, Debug)]
 pub struct Asked {
+    seq: u64,
     at: i64,
     gateway: String,
     principal: String,
@@ -70,6 +71,7 @@ impl Asked {
     /// Of an entry of the log.
     pub fn of(entry: &Entry) -> Self {
         Self {
+            seq: entry.seq,
             at: i64::try_from(entry.at).unwrap_or(i64::MAX),
             gateway: entry.gateway.clone(),
             principal: entry.principal.clone(),
@@ -99,7 +101,8 @@ pub struct Judge {
     evaluated: HashMap<String, Vec<i64>>,
     times: Times,
     log: String,
-    /// The newest message of any log, and the latest beginning of one.
+    at_beginning: bool,
+    /// The newest message of any log, and from when on all of them tell.
     covered: (i64, i64),
     unexplained: HashMap<(String, String, u32), Value>,
     burials: HashMap<(String, String, u32), Value>,
@@ -131,6 +134,7 @@ impl Judge {
             evaluated: HashMap::new(),
             times,
             log: String::new(),
+            at_beginning: false,
             covered: (i64::MIN, i64::MIN),
             unexplained: HashMap::new(),
             burials: HashMap::new(),
@@ -142,6 +146,7 @@ impl Judge {
     /// What follows is of this log.
     pub fn begin_log(&mut self, name: &str) {
         name.clone_into(&mut self.log);
+        self.at_beginning = true;
     }
 
     fn count(&mut self, what: &'static str) {
@@ -151,6 +156,10 @@ impl Judge {
     /// Takes a message in; `own` tells whether it is of the account that is looked at.
     pub fn ask(&mut self, own: bool, inputs: &[Line], asked: &Asked) {
         self.covered.0 = self.covered.0.max(asked.at);
+        // What stood before the first entry of a log that is not whole may explain what follows.
+        if std::mem::take(&mut self.at_beginning) && asked.seq > 1 {
+            self.covered.1 = self.covered.1.max(asked.at + self.times.cache + self.times.skew);
+        }
         if asked.operation == "probe" {
             return;
         }
@@ -234,8 +243,7 @@ impl Judge {
             times.sort_unstable();
         }
         let (mut reads, mut without) = (0_u64, Vec::new());
-        let from = self.times.from + self.times.cache + self.times.skew;
-        let span = from.max(self.covered.1)..=self.covered.0;
+        let span = self.times.from.max(self.covered.1)..=self.covered.0;
         for entry in
             self.said.iter().filter(|entry| entry.is_read() && entry.outcome == "ok" && span.contains(&entry.at))
         {
@@ -298,7 +306,7 @@ mod tests {
 
     fn asked(at: i64, request: &str, principal: &str, operation: &str) -> Asked {
         let request = format!("{request}0000000000000000");
-        Asked { at, gateway: "g".into(), principal: principal.into(), operation: operation.into(), request }
+        Asked { seq: 1, at, gateway: "g".into(), principal: principal.into(), operation: operation.into(), request }
     }
 
     /// The reasons, after one message to each of two holders.

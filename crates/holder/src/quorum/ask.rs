@@ -266,6 +266,9 @@ impl<'a> Race<'a> {
                 if matches!(failure, Failure::Unreachable(_) | Failure::Late) {
                     self.quorum.fails(peer);
                 }
+                if matches!(failure, Failure::Unauthorized(_)) {
+                    self.refusals.push(Refusal::Authorization);
+                }
                 failure.to_string()
             }
         };
