@@ -9,6 +9,7 @@ mod print;
 mod profile;
 mod progress;
 mod prose;
+mod reconcile;
 mod reference;
 mod secrets;
 mod serve;
@@ -60,6 +61,7 @@ fn run(ops: &[Operation], matches: &ArgMatches) -> Result<(), Failed> {
         "unconfigure" => return profile::unconfigure(leaf),
         "set-default-profile" => return profile::set_default(leaf),
         "get-default-profile" => profile::show_default(),
+        "audit reconcile" => return reconcile::run(leaf),
         "dev" => return serve::dev(leaf),
         "gateway" => return serve::gateway(leaf),
         _ => return operate(ops, &path, leaf),

@@ -156,6 +156,27 @@ fn access(operation: &str, name: &str, params: &Map<String, Value>, answer: &Val
             "Holder {} was repaired: {} fragments restored, {} were sound",
             answer["holder"], answer["restored"], answer["sound"]
         ),
+        "audit-reconcile" => {
+            let list = |field: &str| answer[field].as_array().map_or(0, Vec::len);
+            let mut text = format!(
+                "{} evaluations since {}: {} explained, {} unexplained; {} burials, {} unexplained; {} reads, {} without an evaluation",
+                answer["evaluations"],
+                field("since"),
+                answer["explained"],
+                list("unexplained"),
+                answer["burials"],
+                list("unexplained_burials"),
+                answer["reads"],
+                list("reads_without_evaluation"),
+            );
+            for log in answer["logs"].as_array().into_iter().flatten().filter(|log| log["valid"] == false) {
+                text.push_str(&format!("\nThe log {} cannot be trusted: {}", log["log"], log["error"]));
+            }
+            if answer["audit_valid"] == false {
+                text.push_str(&format!("\nThe audit trail is broken at entry {}", answer["audit_broken_at"]));
+            }
+            text
+        }
         "audit-verify" if answer["valid"] == true => {
             format!("The audit trail is whole: {} entries, each chained to the one before", answer["entries"])
         }

@@ -8,7 +8,7 @@ use volvelle_api::Operation;
 
 use crate::failure::{CODES, Failed};
 use crate::flags::Detail;
-use crate::{examples, flags, profile, reference, serve};
+use crate::{examples, flags, profile, reconcile, reference, serve};
 
 #[derive(Default)]
 struct Node<'a> {
@@ -98,6 +98,7 @@ pub fn command(ops: &[Operation], scope: &Scope) -> Command {
     for (word, node) in &root.children {
         top = top.subcommand(branch(word, word, node, scope));
     }
+    let top = top.mut_subcommand("audit", |audit| audit.subcommand(reconcile::command()));
     let top = top.subcommands(profile::commands()).subcommands(serve::commands()).subcommands(tools());
     let overview = overview(&top);
     top.help_template("{about}\n\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}")

@@ -61,14 +61,23 @@ impl RequestId {
     }
 }
 
-impl std::fmt::Display for RequestId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        static PREFIX: LazyLock<String> = LazyLock::new(|| {
+impl RequestId {
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(self) -> [u8; 8] {
+        static PREFIX: LazyLock<[u8; 4]> = LazyLock::new(|| {
             let mut bytes = [0_u8; 4];
             getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
-            hex::encode(bytes)
+            bytes
         });
-        write!(f, "{}{:08x}", *PREFIX, self.0)
+        let ([a, b, c, d], [e, f, g, h]) = (*PREFIX, self.0.to_be_bytes());
+        [a, b, c, d, e, f, g, h]
+    }
+}
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(self.bytes()))
     }
 }
 

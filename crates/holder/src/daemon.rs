@@ -1,5 +1,6 @@
 //! The holder: listens, knows its peers by pin, evaluates for gateways, takes part in key generations.
 
+mod authorize;
 mod evaluate;
 mod keygen;
 mod policy;
@@ -7,6 +8,7 @@ mod renew;
 mod repair;
 mod retire;
 mod serve;
+mod tombstones;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,8 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use volvelle_fragments::place::SUITE;
 
+use self::authorize::Authorizer;
+pub use self::authorize::{Authorization, Mode, Rotation};
 use self::keygen::Session;
 use self::policy::Guard;
 pub(crate) use self::renew::certificate;
@@ -31,6 +35,7 @@ use crate::roster::{IdentityFiles, Roster, read_private};
 pub use crate::state::Unlock;
 use crate::state::{Folder, Key, KeyName, now};
 use crate::tls;
+use crate::tombstones::Tombstones;
 use crate::trust;
 use crate::wire::{KeyRef, Request, Response};
 
@@ -62,6 +67,9 @@ pub struct HolderConfig {
     /// Seconds that a retired key waits for somebody who needs it before it is destroyed; a week, if nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retire_after_seconds: Option<u64>,
+    /// Whether a client must be behind what gateways ask for; nobody need, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Authorization>,
 }
 
 impl HolderConfig {
@@ -102,7 +110,9 @@ struct Holder {
     changing: Mutex<()>,
     /// By the gateways of the roster, in order.
     guards: Vec<Guard>,
+    authorizer: Authorizer,
     log: Log,
+    tombstones: Tombstones,
 }
 
 #[derive(Clone, Copy)]
@@ -130,7 +140,9 @@ pub async fn run(config: HolderConfig, shutdown: impl Future<Output = ()>) -> Re
     let policy = |pin: &String| roster.policies.iter().find(|policy| policy.gateway == *pin).cloned();
     let holder = Arc::new(Holder {
         guards: roster.gateways.iter().map(|pin| Guard::new(policy(pin))).collect(),
+        authorizer: Authorizer::new(config.authorization.as_ref(), &roster)?,
         log,
+        tombstones: Tombstones::open(config.state.clone())?,
         folder,
         roster,
         signing,
@@ -146,6 +158,7 @@ pub async fn run(config: HolderConfig, shutdown: impl Future<Output = ()>) -> Re
         () = &mut shutdown => {}
         () = accept(&holder, &acceptor, &listener) => {}
         () = bring_to_disk(&holder) => {}
+        () = tombstones::follow(&holder) => {}
     }
     holder.log.sync();
     tracing::info!(index = holder.config.index, "stopped");
@@ -195,6 +208,8 @@ fn named(realm_text: &str, key_id: u32) -> Result<KeyName> {
 impl Holder {
     async fn answer(&self, peer: Peer, request: Request) -> Result<Response> {
         match (peer, request) {
+            (Peer::Gateway(gateway), Request::Bury { realm, inputs }) => self.bury(gateway, &realm, &inputs),
+            (Peer::Holder(_), Request::Tombstones { after }) => self.tombstones_after(after.as_deref()),
             (Peer::Gateway(_), request) => self.answer_gateway(request).await,
             (Peer::Holder(from), Request::Share { session, package }) => self.receive(from, &session, &package),
             _ => bail!("this peer may not ask that"),
@@ -209,6 +224,7 @@ impl Holder {
                 suites: vec![SUITE],
                 clock: now(),
                 backup: self.folder.backed_up(),
+                tombstones: self.tombstones.sum().count,
             }),
             Request::KeyInfo { realm, key_id } => self.info(&named(&realm, key_id)?),
             Request::Round1 { realm, key_id, session } => self.round1(named(&realm, key_id)?, session),
@@ -233,7 +249,9 @@ impl Holder {
             Request::Highest { realm } => self.highest(&realm),
             Request::Retire { realm, key_id } => self.retire(&named(&realm, key_id)?),
             Request::Keep { realm, key_id } => self.keep(&named(&realm, key_id)?),
-            Request::Share { .. } => bail!("this peer may not ask that"),
+            Request::Share { .. } | Request::Bury { .. } | Request::Tombstones { .. } => {
+                bail!("this peer may not ask that")
+            }
         }
     }
 

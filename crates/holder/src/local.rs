@@ -56,6 +56,7 @@ pub fn prepare(folder: &Path, n: u8, t: u8) -> Result<LocalSetup> {
                 identity: IdentityFiles { certificate: "certificate.der".into(), key: "key.der".into() },
                 unlock: None,
                 retire_after_seconds: None,
+                authorization: None,
             };
             write_durably(path, toml::to_string(&config)?.as_bytes(), true)?;
             holders.push(Member { index, address, pin, signing_key, administrator: None, name: None });

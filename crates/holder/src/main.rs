@@ -11,6 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use volvelle_holder::Roster;
+use volvelle_holder::authorization::make_key;
 use volvelle_holder::daemon::{self, HolderConfig, Unlock};
 use volvelle_holder::roster::{Member, Policy};
 use volvelle_holder::setup::{
@@ -62,6 +63,28 @@ fn command() -> Command {
                 .about("Check the chain of a holder's log, and print how long it is and where it ends")
                 .after_help("Keep what it prints somewhere else: a log that was cut then no longer has that line.")
                 .arg(path("dir", "The folder of the log").required(true)),
+        )
+        .subcommand(
+            Command::new("authorization-key")
+                .about("Make the key that signs clients' authorizations at the gateway, and print its public half")
+                .after_help(
+                    "The public half goes into `signing-keys` of `authorization` in each holder's configuration.",
+                )
+                .arg(path("file", "Where the key is, or is to be").required(true)),
+        )
+        .subcommand(
+            Command::new("log")
+                .about("A holder's log")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(
+                Command::new("export")
+                    .about("Write the log to standard output, for `volvelle audit reconcile`; its chain is checked")
+                    .after_help(
+                        "The holder may run. Send the file by a way that the gateway's administrator does not control.",
+                    )
+                    .arg(path("dir", "The folder of the log").required(true)),
+            ),
         )
 }
 
@@ -145,6 +168,16 @@ fn check_log(arguments: &ArgMatches) -> Result<String> {
     Ok(format!("{} entries, the last one is {}", checked.entries, checked.head))
 }
 
+fn export_log(arguments: &ArgMatches) -> Result<()> {
+    let arguments = arguments.subcommand().context("`log export` is what there is")?.1;
+    let dir = arguments.get_one::<PathBuf>("dir").context("--dir is needed")?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let exported = volvelle_holder::log::export(dir, &mut out)?;
+    out.flush()?;
+    writeln!(std::io::stderr(), "{} entries, the last one is {}", exported.entries, exported.head)?;
+    Ok(())
+}
+
 fn changed(arguments: &ArgMatches) -> Result<String> {
     let texts = |name: &str| arguments.get_many::<String>(name).into_iter().flatten();
     let change = RosterChange {
@@ -208,6 +241,10 @@ fn main() -> Result<()> {
         Some(("sign-roster", arguments)) => signing::sign(arguments)?,
         Some(("show-roster", arguments)) => signing::show(arguments)?,
         Some(("accept-roster", arguments)) => signing::accept(arguments)?,
+        Some(("authorization-key", arguments)) => {
+            make_key(arguments.get_one::<PathBuf>("file").context("--file is needed")?)?
+        }
+        Some(("log", arguments)) => return export_log(arguments),
         Some((_, arguments)) => roster(arguments)?,
         None => return serve(&arguments),
     };

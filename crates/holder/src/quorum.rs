@@ -4,6 +4,7 @@
 //! always proved, since a wrong answer there would destroy data later.
 
 mod ask;
+mod bury;
 mod cache;
 mod doctor;
 mod epochs;
@@ -26,6 +27,7 @@ use volvelle_fragments::record::fresh_salt;
 use volvelle_fragments::{Bound, Error, Input, Kek, Place, PublicShare, Record, Sealed, Weights};
 use zeroize::Zeroizing;
 
+pub use self::bury::{Grave, LARGEST_BURIAL};
 use self::cache::Cache;
 pub use self::doctor::{Finding, Severity};
 use self::epochs::View;
@@ -100,9 +102,30 @@ pub enum QuorumError {
     /// A refresh or repair did not come to an end. Nothing is lost; it may be repeated.
     #[error("{0}")]
     Holders(String),
+    /// So many holders refuse that too few are left.
+    #[error("{detail}")]
+    Refused {
+        /// What they object to.
+        why: Refusal,
+        /// Which holder says what.
+        detail: String,
+    },
     /// The configuration is wrong.
     #[error("the holders' configuration is wrong: {0:#}")]
     Config(anyhow::Error),
+}
+
+/// What holders object to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The version was deleted.
+    Deleted,
+    /// Their policy does not allow this gateway to ask for it.
+    Policy,
+    /// The gateway has asked for as many items as it may.
+    Budget,
+    /// No client of this gateway shows that it may ask.
+    Authorization,
 }
 
 impl QuorumError {
@@ -115,6 +138,7 @@ impl QuorumError {
             Self::Record(error) => Self::Record(*error),
             Self::KeyGeneration(why) => Self::KeyGeneration(why.clone()),
             Self::Holders(why) => Self::Holders(why.clone()),
+            Self::Refused { why, detail } => Self::Refused { why: *why, detail: detail.clone() },
             Self::Config(error) => Self::Config(anyhow::anyhow!("{error:#}")),
         }
     }
@@ -133,6 +157,8 @@ pub struct HolderStatus {
     pub epochs_held: Vec<u32>,
     /// When its newest certificate came, in seconds since 1970.
     pub refreshed_at: Option<u64>,
+    /// Deleted versions that it never evaluates again, if it answered.
+    pub tombstones: Option<u64>,
     /// Seconds its clock differs from this one's, if it answered.
     pub clock_skew: Option<u64>,
     /// How long a question and its answer took, if it answered.
@@ -156,6 +182,7 @@ impl HolderStatus {
             epoch: None,
             epochs_held: Vec::new(),
             refreshed_at: None,
+            tombstones: None,
             clock_skew: None,
             round_trip: None,
             software: None,

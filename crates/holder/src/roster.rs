@@ -60,7 +60,7 @@ pub struct Policy {
     pub gateway: String,
     /// Paths at and under which it may ask.
     pub prefixes: Vec<String>,
-    /// Of `seal`, `open` and `rewrap`, those it may do.
+    /// Of `seal`, `open`, `rewrap` and `bury`, those it may do.
     pub operations: Vec<String>,
     /// Different items in a minute, at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,6 +71,9 @@ pub struct Policy {
     /// Different items in a day, at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_day: Option<u32>,
+    /// Different versions that it may bury in a day, at most; 10,000 if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buried_per_day: Option<u32>,
 }
 
 impl Policy {
@@ -160,8 +163,9 @@ impl Roster {
                 self.gateways.contains(gateway),
                 "a policy is for gateway {gateway}, which the roster does not have"
             );
-            let known = policy.operations.iter().all(|word| ["seal", "open", "rewrap"].contains(&word.as_str()));
-            ensure!(known, "operations of a policy must be of seal, open and rewrap");
+            let known =
+                policy.operations.iter().all(|word| ["seal", "open", "rewrap", "bury"].contains(&word.as_str()));
+            ensure!(known, "operations of a policy must be of seal, open, rewrap and bury");
         }
         let gateways: HashSet<&String> = self.policies.iter().map(|policy| &policy.gateway).collect();
         ensure!(gateways.len() == self.policies.len(), "a gateway can have one policy only");

@@ -37,11 +37,13 @@ pub(crate) enum Kind {
     Refused = 5,
     /// A [`Stale`] in JSON: the evaluation was asked for in an epoch that is not held.
     Stale = 6,
+    /// Why no client is believed to be behind an evaluation, as text.
+    Unauthorized = 7,
 }
 
 impl Kind {
     fn of(byte: u8) -> Option<Self> {
-        [Self::Request, Self::Response, Self::Eval, Self::Answers, Self::Refused, Self::Stale]
+        [Self::Request, Self::Response, Self::Eval, Self::Answers, Self::Refused, Self::Stale, Self::Unauthorized]
             .into_iter()
             .find(|k| *k as u8 == byte)
     }
@@ -101,6 +103,10 @@ pub(crate) enum Request {
     Round3 { session: String },
     /// All signatures: from now on the key is used.
     Activate { realm: String, key_id: u32, transcript: String, signatures: BTreeMap<u8, String> },
+    /// Never evaluate these inputs again: their versions were deleted.
+    Bury { realm: String, inputs: Vec<String> },
+    /// The tombstones in order after this one (holders only).
+    Tombstones { after: Option<String> },
     /// The keys that are held, in order, after this one.
     Keys { after: Option<KeyRef> },
     /// The epochs of a key that are held.
@@ -154,6 +160,8 @@ pub(crate) enum Response {
         /// When its administrator last made a backup, as far as it knows.
         #[serde(default)]
         backup: Option<u64>,
+        #[serde(default)]
+        tombstones: u64,
     },
     Key(Option<KeyInfo>),
     Package(String),
@@ -163,6 +171,14 @@ pub(crate) enum Response {
     },
     Done,
     Highest(u32),
+    /// For each input of a burial: `buried`, `denied`, `rate` or `bad`.
+    Buried(Vec<String>),
+    /// Some tombstones, how many there are, and all of them combined.
+    Tombstones {
+        marks: Vec<String>,
+        count: u64,
+        digest: String,
+    },
     Keys(Vec<KeyRef>),
     Epochs {
         held: Vec<HeldEpoch>,

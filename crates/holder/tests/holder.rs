@@ -2,6 +2,8 @@
 
 #[path = "holder/attack.rs"]
 mod attack;
+#[path = "holder/authorization.rs"]
+mod authorization;
 #[path = "holder/crashes.rs"]
 mod crashes;
 #[path = "holder/documents.rs"]
@@ -28,6 +30,8 @@ mod rest;
 mod rosters;
 #[path = "holder/signatures.rs"]
 mod signatures;
+#[path = "holder/tombstones.rs"]
+mod tombstones;
 #[path = "holder/years.rs"]
 mod years;
 

@@ -14,6 +14,7 @@ pub mod rekey;
 mod restore;
 mod seat;
 mod vault;
+pub mod work;
 mod worker;
 
 use std::sync::Arc;

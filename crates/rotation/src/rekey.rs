@@ -19,8 +19,10 @@ use volvelle_store::{StoreError, accounts, audit};
 
 use crate::vault::{place_of_item, place_of_target};
 use crate::worker::later;
-use crate::{EngineError, Parts};
+use crate::{EngineError, Parts, work};
 
+/// How its work is named.
+const WORK: &str = "rekey";
 /// Records wrapped anew in a second, at most, when nobody says.
 pub const USUAL_RATE: u32 = 200;
 /// Records of one step: two messages to each holder, one transaction.
@@ -172,7 +174,7 @@ impl Rekeyer {
         let total = rekeys::left(&mut tx, &rekey.account, mark(rekey.new_key)).await?;
         rekeys::switch(&mut tx, rekey, total, now).await?;
         let detail = format!("new records get key {} in place of key {}", rekey.new_key, rekey.old_key);
-        audit::append(&mut tx, &rekey.account, &[self.entry(&detail)]).await?;
+        audit::append(&mut tx, &rekey.account, &[self.entry(rekey, &detail)]).await?;
         tx.commit().await?;
         Ok(Step::Goes(Rekey { stage: Stage::Wrap, total, ..rekey.clone() }))
     }
@@ -186,7 +188,7 @@ impl Rekeyer {
         drop(tx);
         let Some(last) = found.last() else { return self.end_of_pass(rekey).await };
         let account = Account { key_id: rekey.new_key, ..self.account(&rekey.account).await? };
-        let outcomes = self.rewrapped(&account, &found).await;
+        let outcomes = work::of(WORK, &account.id, rekey.new_key.into()).scope(self.rewrapped(&account, &found)).await;
         let (mut wrapped, mut skipped, mut unreachable) = (Vec::new(), rekey.skipped, None);
         for (found, outcome) in found.iter().zip(outcomes) {
             match outcome {
@@ -203,6 +205,13 @@ impl Rekeyer {
         let replaced = rekeys::replace_all(&mut tx, &rekey.account, &wrapped).await?;
         let until = later(self.parts.clock.now(), LEASE);
         rekeys::advance(&mut tx, rekey, (place, replaced, skipped), until).await?;
+        // It explains what the holders were asked meanwhile.
+        audit::append(
+            &mut tx,
+            &rekey.account,
+            &[self.entry(rekey, &format!("{replaced} records have key {} now", rekey.new_key))],
+        )
+        .await?;
         tx.commit().await?;
         Ok(match unreachable {
             Some(why) => Step::Waits(PAUSES.0, why),
@@ -229,7 +238,7 @@ impl Rekeyer {
         if left == 0 {
             rekeys::finish(&mut tx, rekey, now).await?;
             let detail = format!("every record has key {} now", rekey.new_key);
-            audit::append(&mut tx, &rekey.account, &[self.entry(&detail)]).await?;
+            audit::append(&mut tx, &rekey.account, &[self.entry(rekey, &detail)]).await?;
             tx.commit().await?;
             tracing::info!(account = rekey.account.0, key_id = rekey.new_key, "every record is under the new key");
             return Ok(Step::Done);
@@ -279,7 +288,7 @@ impl Rekeyer {
             let mut tx = self.parts.store.begin().await?;
             rekeys::set_stage(&mut tx, &rekey, Stage::Retired).await?;
             let detail = format!("the holders are to destroy every key before key {}", rekey.new_key);
-            audit::append(&mut tx, &rekey.account, &[self.entry(&detail)]).await?;
+            audit::append(&mut tx, &rekey.account, &[self.entry(&rekey, &detail)]).await?;
             tx.commit().await?;
             retired += 1;
         }
@@ -323,7 +332,7 @@ impl Rekeyer {
         Ok(())
     }
 
-    fn entry(&self, detail: &str) -> audit::Entry {
+    fn entry(&self, rekey: &Rekey, detail: &str) -> audit::Entry {
         audit::Entry {
             at: self.parts.clock.now(),
             actor: "volvelle".to_owned(),
@@ -332,6 +341,7 @@ impl Rekeyer {
             outcome: "ok".to_owned(),
             remote: String::new(),
             detail: detail.to_owned(),
+            request: work::name(WORK, &rekey.account, rekey.new_key.into()),
         }
     }
 }

@@ -101,6 +101,20 @@ impl Vault {
         self.0.rewrap(&from, &to, &version.sealed).await
     }
 
+    /// Binds one version of a target to its place.
+    ///
+    /// # Errors
+    /// The record does not belong there.
+    pub fn bind_target(
+        &self,
+        account: &Account,
+        target: &Target,
+        version: &TargetVersion,
+    ) -> Result<Bound, QuorumError> {
+        let place = target_place(account, target, &target.name, version.version);
+        Ok(Sealed::parse(&version.sealed)?.bind(&place)?)
+    }
+
     /// Seals the secret parameters of one version of a target.
     ///
     /// # Errors

@@ -36,6 +36,9 @@ pub struct Entry {
     pub remote: String,
     /// More, in words; may be empty.
     pub detail: String,
+    /// How its evaluations are named in the holders' logs; empty if there were none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub request: String,
 }
 
 /// The same in somebody else's memory.
@@ -55,6 +58,9 @@ pub struct Said<'a> {
     pub remote: &'a str,
     /// More, in words.
     pub detail: &'a str,
+    /// How its evaluations are named in the holders' logs; empty if there were none.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub request: &'a str,
 }
 
 /// An entry as it is stored and hashed: one line of JSON.
@@ -76,8 +82,8 @@ impl Entry {
     /// The line to be stored.
     #[must_use]
     pub fn line(&self) -> Line {
-        let Self { at, actor, action, object, outcome, remote, detail } = self;
-        Said { at: *at, actor, action, object, outcome, remote, detail }.line()
+        let Self { at, actor, action, object, outcome, remote, detail, request } = self;
+        Said { at: *at, actor, action, object, outcome, remote, detail, request }.line()
     }
 }
 

@@ -25,6 +25,7 @@ pub mod sessions;
 pub mod slots;
 pub mod targets;
 pub mod tokens;
+pub mod tombstones;
 pub mod versions;
 
 pub use db::{Store, Tx};

@@ -112,6 +112,15 @@ async fn issue(
         expires_at,
     };
     tokens::add(&mut tx, &stored).await?;
+    if let Some(signer) = app.signer.get() {
+        let seconds = |at: Micros| u64::try_from(at.0 / 1_000_000).unwrap_or(0);
+        let times = (seconds(now), seconds(expires_at));
+        let statement = signer.sign(account.realm.0, &method.access_id.0, times).map_err(|error| {
+            tracing::error!(%error, "a client's authorization cannot be signed");
+            ApiError::Internal
+        })?;
+        tokens::attach_statement(&mut tx, &stored.hash, &statement).await?;
+    }
     let entry = entry(method, remote, "ok", now);
     audit::append(&mut tx, &account.id, &[entry]).await?;
     tx.commit().await?;
@@ -127,6 +136,7 @@ fn entry(method: &AuthMethod, remote: &str, outcome: &str, now: Micros) -> audit
         outcome: outcome.to_owned(),
         remote: remote.to_owned(),
         detail: String::new(),
+        request: String::new(),
     }
 }
 

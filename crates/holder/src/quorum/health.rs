@@ -72,10 +72,11 @@ impl Quorum {
         let mut status = HolderStatus::unknown(peer.index);
         let begun = Instant::now();
         let outcome = match peer.link.ask(&Request::Health {}, PATIENCE).await {
-            Ok(Response::Health { index, software, suites, clock, backup }) if index == peer.index => {
+            Ok(Response::Health { index, software, suites, clock, backup, tombstones }) if index == peer.index => {
                 status.round_trip = Some(begun.elapsed());
                 status.clock_skew = Some(now().abs_diff(clock));
                 status.backup_at = backup;
+                status.tombstones = Some(tombstones);
                 (status.software, status.suites) = (Some(software), suites);
                 match key {
                     Some(key) => self.examine_key(peer, key, &mut status).await,
@@ -147,6 +148,7 @@ impl Quorum {
                     Ok(())
                 }
                 Err(Wrong::Says(why)) => Err(why),
+                Err(Wrong::Refuses(why)) => Err(why.to_string()),
                 Err(Wrong::Lied) => {
                     if !peer.is_quarantined() {
                         peer.quarantine();

@@ -118,6 +118,7 @@ fn only_enough_administrators_of_the_roster_in_use_make_a_new_one() {
         per_minute: None,
         per_hour: None,
         per_day: None,
+        buried_per_day: None,
     };
     let mut widened = Roster::parse(&signed).expect("a roster");
     widened.policies.push(more);

@@ -11,6 +11,7 @@ fn entry(object: &str) -> Entry {
         outcome: "ok".into(),
         remote: "127.0.0.1".into(),
         detail: String::new(),
+        request: String::new(),
     }
 }
 
