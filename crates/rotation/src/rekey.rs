@@ -58,6 +58,12 @@ pub const fn mark(key_id: u32) -> KeyMark {
     KeyMark { at: KEY_ID_AT + 1, wanted: key_id.to_be_bytes() }
 }
 
+/// Whether holders do not answer, so that it is to be tried again later; whatever else it is belongs to the record.
+const fn is_away(error: &QuorumError) -> bool {
+    use QuorumError as E;
+    matches!(error, E::TooFewHolders { .. } | E::KeyGeneration(_) | E::Holders(_) | E::Config(_))
+}
+
 impl Rekeyer {
     /// Over the parts of an engine; nothing runs before [`Self::run`].
     #[must_use]
@@ -193,11 +199,11 @@ impl Rekeyer {
         for (found, outcome) in found.iter().zip(outcomes) {
             match outcome {
                 Ok(sealed) => wrapped.push((found, sealed)),
-                Err(QuorumError::Record(error)) => {
+                Err(error) if is_away(&error) => unreachable = Some(error.to_string()),
+                Err(error) => {
                     tracing::error!(account = account.id.0, object = %found.name, %error, "a record cannot be wrapped anew");
                     skipped += 1;
                 }
-                Err(error) => unreachable = Some(error.to_string()),
             }
         }
         let place = if unreachable.is_some() { &rekey.place } else { &last.place };
@@ -219,7 +225,27 @@ impl Rekeyer {
         })
     }
 
+    /// All together; if that fails, one by one, since holders that refuse one refuse its whole message.
     async fn rewrapped(&self, account: &Account, found: &[Found]) -> Vec<Result<Vec<u8>, QuorumError>> {
+        let together = self.ask(account, found).await;
+        let fails = |outcome: &Result<_, QuorumError>| matches!(outcome, Err(error) if !matches!(error, QuorumError::Record(_)));
+        if found.len() < 2 || !together.iter().any(fails) {
+            return together;
+        }
+        let mut alone = Vec::with_capacity(found.len());
+        for (at, before) in together.into_iter().enumerate() {
+            // Nobody is there for the first one: nobody will be there for the others.
+            let hopeless = matches!(alone.first(), Some(Err(error)) if is_away(error));
+            if hopeless || !fails(&before) {
+                alone.push(before);
+                continue;
+            }
+            alone.push(self.ask(account, &found[at..=at]).await.pop().unwrap_or(before));
+        }
+        alone
+    }
+
+    async fn ask(&self, account: &Account, found: &[Found]) -> Vec<Result<Vec<u8>, QuorumError>> {
         let placed = found.iter().map(|found| {
             let place = match &found.place {
                 Place::Item(_, version, host) => place_of_item(account, found.uid, &found.name, host, *version),
