@@ -168,11 +168,13 @@ mod tests {
         let ec = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
         let rsa = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
         let point = ec.public_key().as_ref();
-        let (n, e) = (rsa.public_key().modulus(), rsa.public_key().exponent());
+        // 30 82 …, 02 82 01 01 00 modulus, 02 03 exponent
+        let der = rsa.public_key().as_ref();
+        let (n, e) = (&der[9..265], &der[267..]);
         let keys = json!([
             {"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": text(ed.public_key().as_ref())},
             {"kty": "EC", "crv": "P-256", "kid": "ec", "x": text(&point[1..33]), "y": text(&point[33..])},
-            {"kty": "RSA", "kid": "rsa", "n": text(n.big_endian_without_leading_zero()), "e": text(e.big_endian_without_leading_zero())},
+            {"kty": "RSA", "kid": "rsa", "n": text(n), "e": text(e)},
             {"kty": "EC", "crv": "P-521", "x": "", "y": ""},
         ]);
         let issuers = [issuer(&keys)];
