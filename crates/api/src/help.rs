@@ -289,6 +289,7 @@ fn identity(name: &str) -> Option<&'static str> {
         "uid-token" => "universal identity token",
         "access-id" => "access id, p-…",
         "access-key" => "access key",
+        "jwt" => "your own token of an OIDC provider, for holders that want to see one",
         "access-type" => "how to sign in: access_key",
         "access-expires" => "when the access ends (seconds since 1970); 0 is never",
         "allowed-client-type" => "kinds of client that may sign in (repeatable)",

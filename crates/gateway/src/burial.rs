@@ -5,10 +5,13 @@
 //! deleted, and nothing deleted is forgotten; every holder is told until it has it. Versions that only leave the history (`max-versions`)
 //! are not buried: whoever restores a database together with its targets needs them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use volvelle_domain::ids::Micros;
 use volvelle_domain::item::{Item, ItemVersion};
 use volvelle_domain::target::Target;
 use volvelle_holder::quorum::{Grave, LARGEST_BURIAL};
@@ -21,6 +24,8 @@ use crate::error::ApiError;
 
 /// How often it is looked for what is left.
 const BEAT: Duration = Duration::from_secs(15);
+/// A day.
+const DAY: Micros = Micros(24 * 3_600_000_000);
 /// Messages to each holder in one round, at most.
 const MESSAGES: usize = 64;
 
@@ -45,6 +50,35 @@ pub async fn of_target(ctx: &Ctx<'_>, tx: &mut Tx, target: &Target) -> Result<()
     Ok(tombstones::add(tx, ctx.id(), &inputs, ctx.now).await?)
 }
 
+/// What is wrong with burials, as `fragments-doctor` tells it.
+///
+/// # Errors
+/// The store failed.
+pub async fn findings(app: &App) -> Result<Vec<Value>, StoreError> {
+    let mut tx = app.store.read().await?;
+    let waiting = tombstones::count(&mut tx).await?;
+    drop(tx);
+    let warning = |code: &str, message: String, hint: &str| json!({"severity": "warning", "code": code, "message": message, "hint": hint});
+    let mut findings = Vec::new();
+    if waiting.oldest.is_some_and(|oldest| app.now().0 - oldest.0 > DAY.0) {
+        let message =
+            format!("{} deleted versions are not buried by every holder, some for more than a day", waiting.count);
+        let hint = "look with `volvelle fragments status` which holder lacks them; its policy must allow `bury`";
+        findings.push(warning("tombstones-pending", message, hint));
+    }
+    let statuses = app.vault.quorum().status().await;
+    let counts: BTreeSet<u64> = statuses.iter().filter_map(|status| status.tombstones).collect();
+    if counts.len() > 1 && waiting.count == 0 {
+        let hint = "one that lacks some takes them over within ten minutes; if it does not, compare the holders' logs";
+        findings.push(warning(
+            "tombstones-differ",
+            "the holders have buried different numbers of versions".to_owned(),
+            hint,
+        ));
+    }
+    Ok(findings)
+}
+
 /// Tells the holders until the gateway ends.
 pub async fn follow(app: Arc<App>, shutdown: CancellationToken) {
     let mut place = (String::new(), 0);
@@ -62,6 +96,7 @@ pub async fn follow(app: Arc<App>, shutdown: CancellationToken) {
 
 /// Goes on where the last round ended, and begins anew after the last one. What a holder did not take is left for a later round.
 async fn round(app: &App, place: &mut (String, i64)) -> Result<(), StoreError> {
+    let mut asked = app.vault.quorum().all_holders();
     for _ in 0..MESSAGES {
         let mut tx = app.store.read().await?;
         let limit = u32::try_from(LARGEST_BURIAL).unwrap_or(u32::MAX);
@@ -75,16 +110,18 @@ async fn round(app: &App, place: &mut (String, i64)) -> Result<(), StoreError> {
             return Ok(());
         };
         *place = (last.account.0.clone(), last.id);
-        tell(app, some).await?;
+        tell(app, some, &mut asked).await?;
     }
     Ok(())
 }
 
-async fn tell(app: &App, some: Vec<Tombstone>) -> Result<(), StoreError> {
+/// One that fails or refuses is not asked again in this round.
+async fn tell(app: &App, some: Vec<Tombstone>, asked: &mut u16) -> Result<(), StoreError> {
     let quorum = app.vault.quorum();
     let mut graves: Vec<Grave> =
         some.iter().map(|tombstone| Grave { x: tombstone.input.clone(), holders: tombstone.holders }).collect();
-    for (holder, why) in quorum.bury(&mut graves).await {
+    for (holder, why) in quorum.bury(&mut graves, *asked).await {
+        *asked &= !(1 << (holder & 15));
         tracing::debug!(holder, why, "a holder has not buried deleted versions");
     }
     let all = quorum.all_holders();

@@ -1,10 +1,14 @@
-//! What shows a holder that a client of this gateway asks: a statement that is signed when the client signs in.
+//! What shows a holder that a client of this gateway asks: a statement that a gateway signs when the client signs in, or the client's own
+//! token of an OIDC provider.
 //!
 //! ```text
+//! kind u8 = 2 | JWT
 //! kind u8 = 1 | issued u64 | expires u64 | realm[16] | count u8, count × gateway[32] | access id: len u8, text | signature[64]
 //! ```
 //! Seconds since 1970, big-endian; Ed25519 over a word of its own and everything before the signature. What must stay true: a statement
 //! holds for one tenant, for the gateways it names and until its end, and for nothing else; other kinds are refused, not guessed at.
+
+mod token;
 
 use std::fs;
 use std::path::Path;
@@ -12,14 +16,51 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
+pub(crate) use self::token::Issuer;
+pub use self::token::IssuerConfig;
+use crate::eval::LONGEST_AUTHORIZATION;
 use crate::roster::{pin, read_private, write_durably};
 
 /// A statement that a gateway signed.
 const STATEMENT: u8 = 1;
+/// A token of a provider.
+const TOKEN: u8 = 2;
 /// What is signed begins with this, so that no other signature is one of these.
 const WORD: &[u8] = b"volvelle-authorization-v1";
 /// Gateways of one statement, at most.
 const GATEWAYS: usize = 32;
+
+/// What an authorization shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) issued_at: u64,
+    pub(crate) expires_at: u64,
+    pub(crate) realms: Vec<[u8; 16]>,
+    /// None: whichever he asks.
+    pub(crate) gateways: Option<Vec<[u8; 32]>>,
+    pub(crate) access_id: String,
+}
+
+/// Reads an authorization that one of these keys or issuers signed.
+///
+/// # Errors
+/// Says what is wrong with it, for the client.
+pub(crate) fn verify(bytes: &[u8], keys: &[[u8; 32]], issuers: &[Issuer]) -> Result<Shown> {
+    if let Some((&TOKEN, token)) = bytes.split_first() {
+        return token::verify(token, issuers);
+    }
+    let Statement { issued_at, expires_at, realm, gateways, access_id } = Statement::verify(bytes, keys)?;
+    Ok(Shown { issued_at, expires_at, realms: vec![realm], gateways: Some(gateways), access_id })
+}
+
+/// A client's own token as it is sent to the holders, which alone verify it.
+///
+/// # Errors
+/// It is too long.
+pub fn forwarded(token: &[u8]) -> Result<Vec<u8>> {
+    ensure!(token.len() < LONGEST_AUTHORIZATION, "the token is longer than {LONGEST_AUTHORIZATION} bytes");
+    Ok([&[TOKEN], token].concat())
+}
 
 /// Who may ask which gateways, and until when.
 #[derive(Clone, Debug, PartialEq, Eq)]

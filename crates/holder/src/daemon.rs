@@ -88,6 +88,9 @@ impl HolderConfig {
         }
         config.log = config.log.map(|log| home.join(log));
         config.unlock = config.unlock.map(|unlock| unlock.beside(home));
+        for issuer in config.authorization.iter_mut().flat_map(|section| &mut section.issuers) {
+            issuer.jwks = home.join(&issuer.jwks);
+        }
         Ok(config)
     }
 }
@@ -140,7 +143,7 @@ pub async fn run(config: HolderConfig, shutdown: impl Future<Output = ()>) -> Re
     let policy = |pin: &String| roster.policies.iter().find(|policy| policy.gateway == *pin).cloned();
     let holder = Arc::new(Holder {
         guards: roster.gateways.iter().map(|pin| Guard::new(policy(pin))).collect(),
-        authorizer: Authorizer::new(config.authorization.as_ref(), &roster)?,
+        authorizer: Authorizer::new(config.authorization.as_ref(), &roster, Path::new(""))?,
         log,
         tombstones: Tombstones::open(config.state.clone())?,
         folder,

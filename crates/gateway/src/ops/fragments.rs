@@ -151,7 +151,8 @@ fn failures(failed: &[(KeyName, String)]) -> Value {
 /// The caller may not.
 pub async fn doctor(ctx: &Ctx<'_>) -> Answer {
     require_operator(ctx)?;
-    let findings: Vec<Value> = ctx.app.vault.quorum().examine_all().await.iter().map(finding).collect();
+    let mut findings: Vec<Value> = ctx.app.vault.quorum().examine_all().await.iter().map(finding).collect();
+    findings.extend(crate::burial::findings(ctx.app).await?);
     Ok(json!({"findings": findings}))
 }
 

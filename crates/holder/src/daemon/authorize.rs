@@ -4,6 +4,7 @@
 //! `rotation` allows, within a budget; what was found stands in the log; the number of authorizations remembered is bounded.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Mutex;
 
 use anyhow::{Context as _, Result};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use volvelle_fragments::Input;
 
 use super::policy::Guard;
-use crate::authorization::Statement;
+use crate::authorization::{self, Issuer, IssuerConfig, Shown};
 use crate::eval::{Answer, EvalRequest, Operation};
 use crate::lock;
 use crate::roster::{Policy, Roster};
@@ -47,6 +48,9 @@ pub struct Authorization {
     /// Public keys, in hexadecimal, of those who sign clients in.
     #[serde(default)]
     pub signing_keys: Vec<String>,
+    /// Providers whose clients' own tokens are believed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issuers: Vec<IssuerConfig>,
     /// What a gateway may do for no client; without it, nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<Rotation>,
@@ -73,10 +77,11 @@ pub struct Rotation {
 pub(super) struct Authorizer {
     mode: Mode,
     keys: Vec<[u8; 32]>,
+    issuers: Vec<Issuer>,
     /// By the gateways of the roster, in order; what they may do for no client.
     rotation: Option<Vec<Guard>>,
     /// By the hash of its bytes.
-    known: Mutex<HashMap<[u8; 32], Statement>>,
+    known: Mutex<HashMap<[u8; 32], Shown>>,
 }
 
 /// What is known of who is behind a request.
@@ -105,7 +110,7 @@ impl Behind {
 }
 
 impl Authorizer {
-    pub(super) fn new(config: Option<&Authorization>, roster: &Roster) -> Result<Self> {
+    pub(super) fn new(config: Option<&Authorization>, roster: &Roster, home: &Path) -> Result<Self> {
         let config = config.cloned().unwrap_or_default();
         let key = |text: &String| hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok());
         let keys = config.signing_keys.iter().map(|text| key(text).context("a signing key is 64 hexadecimal digits"));
@@ -124,6 +129,7 @@ impl Authorizer {
         Ok(Self {
             mode: config.mode,
             keys: keys.collect::<Result<_>>()?,
+            issuers: config.issuers.iter().map(|issuer| Issuer::load(issuer, home)).collect::<Result<_>>()?,
             rotation: config.rotation.map(guards),
             known: Mutex::default(),
         })
@@ -152,29 +158,26 @@ impl Authorizer {
         let mut name = [0; 32];
         name.copy_from_slice(digest(&SHA256, request.authorization).as_ref());
         let known = lock(&self.known).get(&name).cloned();
-        let statement = match known {
-            Some(statement) => statement,
+        let shown = match known {
+            Some(shown) => shown,
             None => {
-                let verified = Statement::verify(request.authorization, &self.keys);
-                let statement = verified.context("the client's authorization is not valid")?;
+                let verified = authorization::verify(request.authorization, &self.keys, &self.issuers);
+                let shown = verified.context("the client's authorization is not valid")?;
                 let mut known = lock(&self.known);
                 if known.len() >= REMEMBERED {
                     known.clear();
                 }
-                known.insert(name, statement.clone());
-                statement
+                known.insert(name, shown.clone());
+                shown
             }
         };
         let time = now();
-        anyhow::ensure!(time < statement.expires_at.saturating_add(SKEW), "the client's authorization has expired");
-        anyhow::ensure!(
-            statement.issued_at <= time.saturating_add(SKEW),
-            "the client's authorization is not yet valid"
-        );
-        anyhow::ensure!(statement.realm == request.realm, "the client's authorization is for another account");
-        let named = statement.gateways.iter().any(|pin| hex::encode(pin) == gateway);
+        anyhow::ensure!(time < shown.expires_at.saturating_add(SKEW), "the client's authorization has expired");
+        anyhow::ensure!(shown.issued_at <= time.saturating_add(SKEW), "the client's authorization is not yet valid");
+        anyhow::ensure!(shown.realms.contains(&request.realm), "the client's authorization is for another account");
+        let named = shown.gateways.is_none_or(|gateways| gateways.iter().any(|pin| hex::encode(pin) == gateway));
         anyhow::ensure!(named, "the client's authorization is for another gateway");
-        Ok(Behind::Client(statement.access_id))
+        Ok(Behind::Client(shown.access_id))
     }
 
     /// Why an input is refused that nobody asks for, if it is.

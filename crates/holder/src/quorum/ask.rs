@@ -71,6 +71,17 @@ struct Race<'a> {
     asked: Vec<(&'a Arc<Peer>, Instant)>,
 }
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Deleted => "this version was deleted",
+            Self::Policy => "its policy forbids it",
+            Self::Budget => "its budget is used up",
+            Self::Authorization => "no client's authorization",
+        })
+    }
+}
+
 impl Quorum {
     /// The keys of these inputs, believed without proof; a record's commitment tells whether they are right.
     pub(super) async fn derive(&self, op: Operation, key: KeyName, xs: &[&[u8]]) -> Result<Vec<Kek>, QuorumError> {
@@ -309,17 +320,6 @@ impl<'a> Race<'a> {
             }
             _ => QuorumError::TooFewHolders { needed, reachable, detail },
         }
-    }
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Deleted => "this version was deleted",
-            Self::Policy => "its policy forbids it",
-            Self::Budget => "its budget is used up",
-            Self::Authorization => "no client's authorization",
-        })
     }
 }
 

@@ -53,15 +53,16 @@ impl Quorum {
         }
     }
 
-    /// Has every holder that has not done so yet bury these versions, all of one realm and at most [`LARGEST_BURIAL`], and notes who
-    /// did. Gives what each of the others said, by index.
-    pub async fn bury(&self, graves: &mut [Grave]) -> Vec<(u8, String)> {
+    /// Has every holder of `asked` (as bits) that has not done so yet bury these versions, all of one realm and at most
+    /// [`LARGEST_BURIAL`], and notes who did. Gives what each of the others said, by index.
+    pub async fn bury(&self, graves: &mut [Grave], asked: u16) -> Vec<(u8, String)> {
         for grave in &*graves {
             self.forget_version(&grave.x);
         }
-        let asked = join_all(self.0.peers.iter().map(|peer| bury_at(peer, graves))).await;
+        let peers: Vec<_> = self.0.peers.iter().filter(|peer| asked & bit(peer.index) != 0).collect();
+        let outcomes = join_all(peers.iter().map(|peer| bury_at(peer, graves))).await;
         let mut complaints = Vec::new();
-        for (peer, outcome) in self.0.peers.iter().zip(asked) {
+        for (peer, outcome) in peers.into_iter().zip(outcomes) {
             match outcome {
                 Ok(buried) => {
                     let wanting = graves.iter_mut().filter(|grave| !grave.is_at(peer.index));

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use volvelle_fragments::Place;
 use volvelle_holder::asker::{Asker, Identity};
-use volvelle_holder::authorization::{Signer, make_key};
+use volvelle_holder::authorization::{Signer, forwarded, make_key};
 use volvelle_holder::local::LocalSetup;
 use volvelle_holder::log::{self, Entry};
 use volvelle_holder::{Quorum, QuorumError, Refusal};
@@ -141,4 +141,43 @@ async fn what_is_done_for_no_client_has_its_paths_and_its_budget() {
         log::read(&state_of(&setup, n).join("log"), |entry| told |= entry.authorization == missing).expect("whole");
     }
     assert!(told, "the log says what would be refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clients_own_token_of_a_provider_is_believed_as_long_as_it_lives() {
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let (setup, mut processes, quorum) = start(folder.path()).await;
+    let record = quorum.seal(&place("/prod/a"), b"v").await.expect("seals");
+    let provider = Ed25519KeyPair::generate().expect("a key");
+    let public = URL_SAFE_NO_PAD.encode(provider.public_key().as_ref());
+    let jwks =
+        format!("{{\"keys\": [{{\"kty\": \"OKP\", \"crv\": \"Ed25519\", \"kid\": \"1\", \"x\": \"{public}\"}}]}}");
+    for config in &setup.holder_configs {
+        fs::write(config.with_file_name("jwks.json"), &jwks).expect("writes");
+    }
+    let realm = hex::encode(REALM);
+    let section = format!(
+        "mode = \"require\"\n[[authorization.issuers]]\nissuer = \"https://id\"\naudience = \"volvelle\"\njwks = \"jwks.json\"\nrealms = [\"{realm}\"]"
+    );
+    let quorum = restart(&setup, &mut processes, &section).await;
+    let token = |until: u64| {
+        let header = URL_SAFE_NO_PAD.encode("{\"alg\":\"EdDSA\",\"kid\":\"1\"}");
+        let claims = format!("{{\"iss\":\"https://id\",\"aud\":\"volvelle\",\"sub\":\"alice\",\"exp\":{until}}}");
+        let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
+        let signature = URL_SAFE_NO_PAD.encode(provider.sign(message.as_bytes()));
+        forwarded(format!("{message}.{signature}").as_bytes()).expect("short enough")
+    };
+    let at = place("/prod/a");
+    assert_eq!(open_as(&quorum, "p-1", &token(now() + 60), &at, &record).await, None);
+    let late = open_as(&quorum, "p-1", &token(now() - 60), &at, &record).await.expect("refused");
+    assert!(late.contains("holder 1: the client's authorization has expired"), "{late}");
+    // A gateway with a signing key gets nothing by that where only the provider is trusted.
+    let (signer, _) = signer(folder.path(), "authorization.der", &setup.quorum.identity.certificate);
+    let own = signer.sign(REALM, "p-1", (now(), now() + 600)).expect("signs");
+    let refused = open_as(&quorum, "p-1", &own, &at, &record).await.expect("refused");
+    assert!(refused.contains("its signature is of no key that this holder trusts"), "{refused}");
 }

@@ -182,7 +182,7 @@ async fn the_three_machines_of_the_document_work_as_written() {
     let state = fs::read_dir(folder.path().join("holder-1/state")).expect("lists");
     assert_eq!(
         state.count(),
-        5,
-        "a fragment, its file key, the key that seals them, the log, and when a backup was made"
+        7,
+        "a fragment, its file key, the key that seals them, the log, two files of tombstones, and when a backup was made"
     );
 }

@@ -42,7 +42,7 @@ async fn a_deleted_version_is_refused_for_ever_and_no_other_one_is() {
     let next = quorum.seal(&new, b"next").await.expect("seals");
     assert_eq!(quorum.open(&old, &record).await.expect("opens, and its key is kept").as_slice(), b"deleted");
     let mut graves = [grave(&old, &record)];
-    assert_eq!(quorum.bury(&mut graves).await, []);
+    assert_eq!(quorum.bury(&mut graves, quorum.all_holders()).await, []);
     assert_eq!(graves[0].holders, quorum.all_holders());
     assert!(is_deleted(&quorum.open(&old, &record).await.expect_err("the key was forgotten")));
     let moved = quorum.rewrap(&old, &place("/elsewhere"), &record).await.expect_err("moving is opening");
@@ -53,7 +53,7 @@ async fn a_deleted_version_is_refused_for_ever_and_no_other_one_is() {
     }
     // Told once more nothing changes, and a restart forgets nothing.
     graves[0].holders = 0;
-    assert_eq!(quorum.bury(&mut graves).await, []);
+    assert_eq!(quorum.bury(&mut graves, quorum.all_holders()).await, []);
     processes.clear();
     let _processes: Vec<Process> = setup.holder_configs.iter().map(|config| Process::start(config)).collect();
     let quorum = Quorum::new(&setup.quorum).expect("a quorum");
@@ -69,13 +69,13 @@ async fn a_holder_that_was_away_is_told_later_and_one_that_lost_everything_asks_
     let record = quorum.seal(&place("/a"), b"v").await.expect("seals");
     processes[2] = None;
     let mut graves = [grave(&place("/a"), &record)];
-    let complaints = quorum.bury(&mut graves).await;
+    let complaints = quorum.bury(&mut graves, quorum.all_holders()).await;
     assert_eq!(complaints.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [3]);
     assert!(graves[0].is_at(1) && graves[0].is_at(2) && !graves[0].is_at(3));
     // It comes back and learns it from the two others; the gateway would tell it as well.
     processes[2] = Some(Process::start(&setup.holder_configs[2]));
     until_counts(&quorum, &[Some(1); 3]).await;
-    assert_eq!(quorum.bury(&mut graves).await, []);
+    assert_eq!(quorum.bury(&mut graves, quorum.all_holders()).await, []);
     assert_eq!(graves[0].holders, quorum.all_holders());
     // One holder whose administrator is bought cannot delete for the others: two must tell the same.
     processes[1] = None;
