@@ -16,6 +16,8 @@ use volvelle_testkit::hosts::{Host, HostKind, INITIAL_PASSWORD};
 mod accounts;
 #[path = "connectors/aws.rs"]
 mod aws;
+#[path = "connectors/bmc.rs"]
+mod bmc;
 #[path = "connectors/conformance.rs"]
 mod conformance;
 #[path = "connectors/custom.rs"]

@@ -1,5 +1,6 @@
-//! A network device through a real gateway.
+//! Network devices and management controllers through a real gateway.
 
+use volvelle_testkit::bmc::{Ipmi, Redfish, Server};
 use volvelle_testkit::switch::{INITIAL_PASSWORD, Switch};
 
 use super::*;
@@ -24,6 +25,42 @@ async fn a_switch_is_rotated_and_keeps_the_new_password_over_a_restart() -> Resu
         assert!(!switch.opens(user, INITIAL_PASSWORD)?, "{name}");
     }
     let verified = succeed(&mut gateway, "rotated-secret-verify", json!({"name": "/net/app1"})).await?;
+    assert_eq!(verified["hosts"][0]["status"], "valid", "{verified}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_accounts_of_bmcs_are_rotated_over_redfish_and_ipmi() -> Result<()> {
+    let (mut gateway, redfish, ipmi) = (DevGateway::start().await?, Redfish::start()?, Ipmi::start(Server::OpenIpmi)?);
+    let target = json!({"name": "/bmc/r", "host": redfish.address().to_string(), "username": "admin", "password": INITIAL_PASSWORD,
+        "certificate": redfish.authority()?});
+    succeed(&mut gateway, "target-create-bmc", target).await?;
+    let target = json!({"name": "/bmc/i", "host": ipmi.address().to_string(), "protocol": "ipmi", "username": "admin",
+        "password": INITIAL_PASSWORD, "allow-legacy-algorithms": true});
+    succeed(&mut gateway, "target-create-bmc", target).await?;
+    for target in ["/bmc/r", "/bmc/i"] {
+        let secret = json!({"name": format!("{target}/app1"), "target-name": target, "rotator-type": "password", "rotated-username": "app1",
+            "authentication-credentials": "use-target-creds"});
+        succeed(&mut gateway, "rotated-secret-create-bmc", secret).await?;
+        let own = json!({"name": format!("{target}/admin"), "target-name": target, "rotator-type": "target"});
+        succeed(&mut gateway, "rotated-secret-create-bmc", own).await?;
+        for user in ["app1", "admin", "app1"] {
+            let name = format!("{target}/{user}");
+            succeed(&mut gateway, "gateway-rotate-secret", json!({"name": name})).await?;
+            let password = value(&mut gateway, &name).await?;
+            let opens = if target == "/bmc/r" { redfish.holds(user, &password)? } else { ipmi.opens(user, &password)? };
+            assert!(opens, "{name}");
+        }
+        let details = succeed(&mut gateway, "target-get-details", json!({"name": target})).await?;
+        let own = value(&mut gateway, &format!("{target}/admin")).await?;
+        assert_eq!(
+            details["value"]["bmc_target_details"]["password"],
+            own.as_str(),
+            "the record follows its own secret"
+        );
+    }
+    assert_eq!(redfish.field("app1", "all")?, 0, "no login failed");
+    let verified = succeed(&mut gateway, "rotated-secret-verify", json!({"name": "/bmc/i/app1"})).await?;
     assert_eq!(verified["hosts"][0]["status"], "valid", "{verified}");
     Ok(())
 }

@@ -30,6 +30,10 @@ pub trait Subject: Send + Sync {
     fn case_mut(&mut self) -> &mut Case;
     /// Where the real peer listens.
     fn peer(&self) -> SocketAddr;
+    /// Whether the conversation is made of datagrams.
+    fn sends_datagrams(&self) -> bool {
+        false
+    }
     /// Makes the case reach its peer at this address; it remains the pinned one.
     fn reach(&mut self, address: SocketAddr);
     /// The truth, asked past the connector and without a login that may fail.
@@ -171,7 +175,11 @@ async fn asked(subject: &dyn Subject, candidate: &Credential) -> Vec<ProbeOutcom
 
 /// Puts a proxy between.
 async fn between(subject: &mut dyn Subject) -> Proxy {
-    let proxy = Proxy::start(subject.peer()).await;
+    let proxy = if subject.sends_datagrams() {
+        Proxy::start_for_datagrams(subject.peer()).await
+    } else {
+        Proxy::start(subject.peer()).await
+    };
     subject.reach(proxy.address);
     proxy
 }
