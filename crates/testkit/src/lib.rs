@@ -3,6 +3,7 @@
 
 pub mod aws;
 pub mod bmc;
+pub mod frr;
 pub mod gateway;
 pub mod hook;
 pub mod hosts;

@@ -48,6 +48,10 @@ pub trait Subject: Send + Sync {
     fn weak(&self) -> Option<Credential> {
         None
     }
+    /// Whether this way to the peer has an identity, where the kind has one.
+    fn has_identity(&self) -> bool {
+        true
+    }
     /// Puts another machine at the peer's address; `false` if the kind has no identity.
     async fn swap(&mut self) -> bool {
         false
@@ -347,7 +351,7 @@ async fn weak(subject: &mut dyn Subject) -> bool {
 }
 
 async fn swapped(subject: &mut dyn Subject) -> bool {
-    if !subject.connector().declaration().capabilities.pinned_identity {
+    if !subject.connector().declaration().capabilities.pinned_identity || !subject.has_identity() {
         return false;
     }
     preflight(subject).await;
