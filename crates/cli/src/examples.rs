@@ -58,6 +58,15 @@ pub fn lines(operation: &str) -> &'static [&'static str] {
             "    --rotator-type ldap --rotated-username app1 --user-attribute uid \\",
             "    --authentication-credentials use-target-creds",
         ],
+        "target-create-bmc" => &[
+            "volvelle target create bmc -n /rack1/bmc7 --host 192.0.2.7 --username volvelle --password \\",
+            "    --certificate @bmc7.pem",
+            "volvelle target create bmc -n /rack1/bmc8 --host 192.0.2.8 --protocol ipmi --username volvelle --password",
+        ],
+        "rotated-secret-create-bmc" => &[
+            "volvelle rotated-secret create bmc -n /rack1/bmc7/admin --target-name /rack1/bmc7 \\",
+            "    --rotator-type password --rotated-username admin --authentication-credentials use-target-creds",
+        ],
         "target-create-windows" => &[
             "volvelle target create windows -n /prod/win1 --hostname win1 --username Administrator --password",
             "volvelle target create windows -n /prod/corp --hostname dc1.corp.example --port 636 \\",

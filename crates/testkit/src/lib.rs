@@ -2,6 +2,8 @@
 //! loopback addresses and disappears with the value that stands for it, or with the test process.
 
 pub mod aws;
+pub mod bmc;
+pub mod frr;
 pub mod gateway;
 pub mod hook;
 pub mod hosts;
