@@ -27,6 +27,9 @@ pub struct Config {
     /// SQLite if nothing is said.
     #[serde(default)]
     pub watermark: Option<PathBuf>,
+    /// The customer's fragments, in the vendor's format, which only this gateway and the customer's safe have.
+    #[serde(default)]
+    pub customer_fragments: Option<PathBuf>,
 }
 
 /// Where the certificate and its key are.

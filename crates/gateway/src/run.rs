@@ -11,8 +11,8 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use volvelle_domain::ids::{Clock, Micros};
-use volvelle_holder::Quorum;
 use volvelle_holder::quorum::QuorumConfig;
+use volvelle_holder::{CustomerFragments, Quorum};
 pub use volvelle_rotation::Settings;
 use volvelle_rotation::{Engine, Parts, Vault};
 use volvelle_store::{Store, accounts, items, tokens};
@@ -22,6 +22,7 @@ use crate::children::DirLock;
 use crate::config::{self, Config};
 use crate::console::Console;
 use crate::credentials::OsEntropy;
+use crate::customer;
 use crate::server::{self, Limits, Operations};
 use crate::trail;
 use crate::watermark::Watermark;
@@ -52,12 +53,17 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Puts a gateway together over an opened store. `name` stands in its leases.
+    /// Puts a gateway together over an opened store, with the customer's fragments it has. `name` stands in its leases.
     ///
     /// # Errors
     /// The holders' configuration is wrong.
-    pub fn new(store: Store, quorum: &QuorumConfig, name: &str, settings: Settings) -> Result<Self> {
-        let vault = Vault::new(Quorum::new(quorum)?);
+    pub fn new(
+        store: Store,
+        (quorum, customer): (&QuorumConfig, CustomerFragments),
+        name: &str,
+        settings: Settings,
+    ) -> Result<Self> {
+        let vault = Vault::new(Quorum::with_customer(quorum, customer)?);
         let registry = volvelle_connectors::registry();
         let known = registry.clone();
         let parts = Parts {
@@ -75,11 +81,12 @@ impl Gateway {
     }
 
     /// Makes ready for the work: leases of a dead predecessor are given back if `Predecessor::Dead`, and a restored database is
-    /// noticed.
+    /// noticed. Says which of the customer's fragments are missing.
     ///
     /// # Errors
     /// The store or the watermark's file cannot be used.
     pub async fn make_ready(&mut self, predecessor: Predecessor, watermark: Option<PathBuf>) -> Result<()> {
+        customer::announce(&self.app.store, &self.app.vault).await?;
         if predecessor == Predecessor::Dead {
             self.engine.bury_the_dead().await?;
         }
@@ -190,8 +197,10 @@ pub async fn production(path: &Path, first_account_file: Option<&Path>, shutdown
     let quorum: QuorumConfig =
         toml::from_str(&text).with_context(|| format!("{} is no quorum configuration", config.quorum.display()))?;
     let quorum = beside(quorum, &config.quorum);
+    let fragments = customer::load(config.customer_fragments.as_deref())?;
     let store = Store::open(&config.store).await.context("the store cannot be opened")?;
-    let mut gateway = Gateway::new(store, &quorum, &lease_name(&config.store, config.listen), Settings::default())?;
+    let name = lease_name(&config.store, config.listen);
+    let mut gateway = Gateway::new(store, (&quorum, fragments), &name, Settings::default())?;
     if let Some(file) = first_account_file {
         first_account_into(&gateway.app, file, config.listen).await?;
     }

@@ -5,6 +5,7 @@
 //! after every holder signed the same transcript of its generation.
 
 mod channel;
+pub mod customer;
 pub mod daemon;
 pub mod eval;
 mod link;
@@ -19,6 +20,7 @@ mod wire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use customer::{CustomerFragments, Presence, Wanted};
 pub use quorum::{HolderStatus, Quorum, QuorumError};
 pub use roster::Roster;
 

@@ -4,6 +4,8 @@
 mod attack;
 #[path = "holder/crashes.rs"]
 mod crashes;
+#[path = "holder/customer.rs"]
+mod customer;
 #[path = "holder/documents.rs"]
 mod documents;
 #[path = "holder/faults.rs"]

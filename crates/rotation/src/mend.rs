@@ -292,6 +292,9 @@ impl Engine {
         };
         let mut tx = self.parts().store.begin().await?;
         let mut item = items::lock(&mut tx, &slot.account, slot.item).await?;
+        if item.name != seat.item.name || item.protection != seat.item.protection {
+            return Err(EngineError::Busy);
+        }
         if rotations::open_of(&mut tx, &slot.account, slot.item).await?.iter().any(|r| r.slot.host == slot.host) {
             return Err(EngineError::Busy);
         }

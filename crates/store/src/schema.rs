@@ -94,6 +94,13 @@ const MIGRATIONS: &[&str] = &[
     "CREATE TABLE console_sessions (
         account TEXT NOT NULL REFERENCES accounts (id), hash {blob} NOT NULL UNIQUE, started_at BIGINT NOT NULL,
         seen_at BIGINT NOT NULL, PRIMARY KEY (account, hash))",
+    "ALTER TABLE items ADD COLUMN protection_key BIGINT",
+    "ALTER TABLE items ADD COLUMN customer_check TEXT",
+    "ALTER TABLE targets ADD COLUMN protection_key BIGINT",
+    "ALTER TABLE targets ADD COLUMN customer_check TEXT",
+    "CREATE INDEX items_of_key ON items (account, protection_key) WHERE protection_key IS NOT NULL",
+    "CREATE INDEX targets_of_key ON targets (account, protection_key) WHERE protection_key IS NOT NULL",
+    "CREATE INDEX protection_keys ON items (account, name) WHERE kind = 'key'",
 ];
 
 /// Brings the tables to the newest form, in the caller's transaction.
