@@ -202,7 +202,7 @@ fn own(name: &str) -> Option<&'static str> {
         "tag" => "list only items with this tag",
         "tags" => "tag (repeatable)",
         "key" | "protection_key" => {
-            "path of the protection key that values are sealed with; Default is the account's own, which is also meant when a new object names none"
+            "path of the protection key that values are sealed with; Default is the account's own"
         }
         "alg" => "algorithm: AES256GCM",
         "customer-frg-id" => "id of the customer's fragment, cf-…, without which nothing sealed with the key is opened",

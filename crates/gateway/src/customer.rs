@@ -5,25 +5,33 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use volvelle_domain::ids::ItemId;
 use volvelle_domain::item::Protection;
+use volvelle_holder::customer::TokenFragment;
 pub use volvelle_holder::customer::fresh;
 use volvelle_holder::{CustomerFragments, Presence};
 use volvelle_rotation::Vault;
 use volvelle_store::Store;
 use volvelle_store::keys::{self, CustomerUse};
 
-/// Reads the fragments of a file, if there is to be one.
+/// The fragments of a file and of a token, if there are to be any.
 ///
 /// # Errors
-/// The file is wrong, or everybody can read it.
-pub fn load(file: Option<&Path>) -> Result<CustomerFragments> {
-    match file {
-        Some(file) => CustomerFragments::read(file).context("the customer's fragments cannot be used"),
-        None => Ok(CustomerFragments::default()),
+/// The file is wrong, or everybody can read it; the token cannot be used.
+pub fn load(file: Option<&Path>, token: Option<&TokenFragment>) -> Result<CustomerFragments> {
+    let mut fragments = CustomerFragments::default();
+    if let Some(file) = file {
+        fragments = CustomerFragments::read(file).context("the customer's fragments cannot be used")?;
+    }
+    match token {
+        Some(token) => {
+            let id = &token.id;
+            fragments.with_token(token).with_context(|| format!("the customer's fragment {id} cannot be used"))
+        }
+        None => Ok(fragments),
     }
 }
 
 /// Whether this gateway has the fragment of a key.
-fn presence(vault: &Vault, used: &CustomerUse) -> Presence {
+pub(crate) fn presence(vault: &Vault, used: &CustomerUse) -> Presence {
     let protection = Protection { key: ItemId(0), customer: Some(used.customer.clone()) };
     vault.presence(Some(&protection)).unwrap_or(Presence::Missing)
 }

@@ -55,7 +55,7 @@ pub async fn run(dev: Dev, shutdown: CancellationToken, ready: impl FnOnce(&str)
         bail!("volvelle dev speaks plain HTTP and listens on loopback only; for {} use `volvelle gateway`", dev.listen);
     }
     let beside = Some(dev.dir.join("customer_fragments.json")).filter(|file| file.exists());
-    let fragments = customer::load(dev.customer_fragments.or(beside).as_deref())?;
+    let fragments = customer::load(dev.customer_fragments.or(beside).as_deref(), None)?;
     let listener = TcpListener::bind(dev.listen).await.with_context(|| format!("cannot listen on {}", dev.listen))?;
     let url = format!("http://{}", listener.local_addr()?);
     let (n, t) = HOLDERS;

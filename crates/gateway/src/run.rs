@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use volvelle_domain::ids::{Clock, Micros};
 use volvelle_holder::quorum::QuorumConfig;
-use volvelle_holder::{CustomerFragments, Quorum};
+use volvelle_holder::{CustomerFragments, Presence, Quorum};
 pub use volvelle_rotation::Settings;
 use volvelle_rotation::{Engine, Parts, Vault};
 use volvelle_store::{Store, accounts, items, tokens};
@@ -160,6 +160,7 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
     let mut tx = app.store.read().await?;
     let counts = items::counts(&mut tx, now).await?;
     let open = volvelle_store::rotations::open_count(&mut tx).await?;
+    let used = volvelle_store::keys::with_customer(&mut tx).await?;
     drop(tx);
     let set = |name: &'static str, value: i64| metrics::gauge!(name).set(value as f64);
     set("volvelle_rotated_secrets", counts.secrets);
@@ -168,6 +169,8 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
     set("volvelle_secrets_in_doubt", counts.in_doubt);
     set("volvelle_secrets_failed", counts.failed);
     set("volvelle_rotations_open", open);
+    let absent = used.iter().filter(|key| customer::presence(&app.vault, key) != Presence::Present).count();
+    metrics::gauge!("volvelle_keys_without_customer_fragment").set(absent as f64);
     for holder in app.vault.quorum().status().await {
         let up = if holder.state == "up" { 1.0 } else { 0.0 };
         metrics::gauge!("volvelle_holder_up", "holder" => holder.index.to_string()).set(up);
@@ -197,7 +200,10 @@ pub async fn production(path: &Path, first_account_file: Option<&Path>, shutdown
     let quorum: QuorumConfig =
         toml::from_str(&text).with_context(|| format!("{} is no quorum configuration", config.quorum.display()))?;
     let quorum = beside(quorum, &config.quorum);
-    let fragments = customer::load(config.customer_fragments.as_deref())?;
+    let fragments = customer::load(
+        config.customer_fragments.as_deref(),
+        config.customer_fragment.as_ref().map(|fragment| &fragment.pkcs11),
+    )?;
     let store = Store::open(&config.store).await.context("the store cannot be opened")?;
     let name = lease_name(&config.store, config.listen);
     let mut gateway = Gateway::new(store, (&quorum, fragments), &name, Settings::default())?;

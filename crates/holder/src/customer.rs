@@ -1,4 +1,4 @@
-//! The customer's fragments that a gateway has: the vendor's file of them, and what the quorum asks of each.
+//! The customer's fragments that a gateway has: the vendor's file of them, keys in a token, and what the quorum asks of each.
 //!
 //! What must stay true: a value is in no error, log or answer; nothing is sealed with a fragment whose check value is not the one
 //! that was written down when the fragment was first used.
@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::QuorumError;
 use crate::roster::read_guarded;
+use crate::token::{Mac, TokenKey};
 
 /// Most fragments of one gateway. A record does not say which one it needs, so that each may be tried.
 const MOST: usize = 16;
@@ -67,19 +68,66 @@ pub struct Held {
     pub description: String,
     /// Its check value in hexadecimal.
     pub check: String,
-    value: CustomerFragment,
+    kept: Kept,
+}
+
+/// Where a fragment is.
+#[derive(Debug)]
+enum Kept {
+    Here(CustomerFragment),
+    Token(Arc<Mac>),
+}
+
+/// A fragment that is a key in a PKCS#11 token and never leaves it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenFragment {
+    /// `cf-…`, chosen by its owner.
+    pub id: String,
+    /// What its owner calls it.
+    #[serde(default)]
+    pub name: String,
+    /// What its owner says about it.
+    #[serde(default)]
+    pub description: String,
+    /// The vendor's library.
+    pub module: std::path::PathBuf,
+    /// The token's label.
+    pub token: String,
+    /// The key's label.
+    pub key: String,
+    /// A file with the user's PIN.
+    pub pin_file: std::path::PathBuf,
 }
 
 impl Held {
-    /// Where its value is: `file`.
+    /// Where its value is: `file` or `token`.
     #[must_use]
     pub const fn kept_in(&self) -> &'static str {
-        "file"
+        match self.kept {
+            Kept::Here(_) => "file",
+            Kept::Token(_) => "token",
+        }
     }
 
     /// The customer's leg for an input.
     pub(crate) async fn leg(&self, x: &[u8]) -> Result<Zeroizing<[u8; 32]>, QuorumError> {
-        Ok(self.value.leg(x))
+        match &self.kept {
+            Kept::Here(value) => Ok(value.leg(x)),
+            Kept::Token(mac) => mac.ask(x).await.map_err(|error| self.token_says(&error)),
+        }
+    }
+
+    /// The same for a write, after a look whether the token has the key still that the check value is of.
+    pub(crate) async fn leg_to_seal(&self, x: &[u8]) -> Result<Zeroizing<[u8; 32]>, QuorumError> {
+        if let Kept::Token(mac) = &self.kept {
+            mac.ask_check().await.map_err(|error| self.token_says(&error))?;
+        }
+        self.leg(x).await
+    }
+
+    fn token_says(&self, error: &anyhow::Error) -> QuorumError {
+        QuorumError::CustomerToken { fragment: self.id.clone(), detail: format!("{error:#}") }
     }
 }
 
@@ -121,6 +169,20 @@ impl CustomerFragments {
         ensure!(!file.customer_fragments.is_empty(), "{shown} has no fragment");
         let held = file.customer_fragments.iter().map(|entry| held(entry).with_context(|| format!("{shown}")));
         Self::of(held.collect::<Result<_>>()?)
+    }
+
+    /// These and one more, which is a key in a token. The token is asked for its check value.
+    ///
+    /// # Errors
+    /// The token cannot be used, or a fragment of that id is there already.
+    pub fn with_token(self, fragment: &TokenFragment) -> Result<Self> {
+        let TokenFragment { id, name, description, module, token, key, pin_file } = fragment.clone();
+        check_id(&id)?;
+        let mac = Mac::open(TokenKey { module, token, key, pin_file })?;
+        let check = hex::encode(mac.check());
+        let mut held = Arc::into_inner(self.0).context("the fragments are used already")?;
+        held.push(Held { id, name, description, check, kept: Kept::Token(mac) });
+        Self::of(held)
     }
 
     fn of(held: Vec<Held>) -> Result<Self> {
@@ -174,17 +236,28 @@ impl CustomerFragments {
     }
 }
 
-fn held(entry: &Entry<'_>) -> Result<Held> {
-    let id = entry.id.to_string();
+fn check_id(id: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     let named = id.len() > 3 && id.len() <= LONGEST_ID && id.starts_with("cf-") && id.chars().all(plain);
     ensure!(named, "the id of a customer fragment is cf- and letters, digits or hyphens");
+    Ok(())
+}
+
+fn held(entry: &Entry<'_>) -> Result<Held> {
+    let id = entry.id.to_string();
+    check_id(&id)?;
     let bytes = STANDARD.decode(entry.value.as_bytes()).map(Zeroizing::new);
     let bytes = bytes.map_err(|_| anyhow!("the value of {id} is not base64"))?;
     let value =
         CustomerFragment::from_bytes(&bytes).map_err(|_| anyhow!("the value of {id} is not 32 random bytes"))?;
     let check = hex::encode(value.check());
-    Ok(Held { id, name: entry.name.to_string(), description: entry.description.to_string(), check, value })
+    Ok(Held {
+        id,
+        name: entry.name.to_string(),
+        description: entry.description.to_string(),
+        check,
+        kept: Kept::Here(value),
+    })
 }
 
 /// A new fragment as the text of the vendor's file.

@@ -16,6 +16,7 @@ pub mod roster;
 pub mod setup;
 mod state;
 mod tls;
+pub mod token;
 mod wire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use customer::{CustomerFragments, Presence, Wanted};
 pub use quorum::{HolderStatus, Quorum, QuorumError};
 pub use roster::Roster;
+pub use token::TokenKey;
 
 /// What a mutex here guards is never left half-changed, so a panic elsewhere spoils nothing.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -107,8 +107,8 @@ pub enum QuorumError {
         /// Whether it is missing or another one.
         presence: Presence,
     },
-    /// The token that keeps the customer's fragment does not answer.
-    #[error("the token that keeps the customer's fragment {fragment} does not answer: {detail}")]
+    /// The token that keeps the customer's fragment does not answer, or has another key.
+    #[error("the token that keeps the customer's fragment {fragment} fails: {detail}")]
     CustomerToken {
         /// Its id.
         fragment: String,
@@ -287,7 +287,7 @@ impl Quorum {
         let x = input.encode()?;
         // Before anybody is asked: a write without its leg is no write.
         let leg = match customer {
-            Some(wanted) => Some(self.0.customer.find(wanted)?.leg(&x).await?),
+            Some(wanted) => Some(self.0.customer.find(wanted)?.leg_to_seal(&x).await?),
             None => None,
         };
         let combined = self.derive_proved(Operation::Seal, (place.realm, place.key_id), &[&x]).await?;

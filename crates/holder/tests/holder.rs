@@ -26,6 +26,8 @@ mod renewal;
 mod rest;
 #[path = "holder/signatures.rs"]
 mod signatures;
+#[path = "holder/token.rs"]
+mod token;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -154,6 +154,8 @@ impl Engine {
         item: &Item,
         entry: &audit::Entry,
     ) -> Result<Vec<Mended>, EngineError> {
+        // Before anything is waited for.
+        self.parts().vault.require(item.protection.as_ref())?;
         let mut mended = Vec::new();
         for host in self.hosts(account, item).await? {
             let slot = Slot { account: account.id.clone(), item: item.id, host };

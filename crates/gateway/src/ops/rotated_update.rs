@@ -153,6 +153,9 @@ pub async fn save(ctx: &Ctx<'_>, before: &Item, mut item: Item) -> Answer {
     let mut tx = ctx.app.store.read().await?;
     let kept = versions::list_item(&mut tx, ctx.id(), item.id).await?;
     drop(tx);
+    if item.protection != before.protection {
+        ctx.app.vault.require(item.protection.as_ref())?;
+    }
     let mut moved = Vec::new();
     let moves = item.name != before.name || item.protection != before.protection;
     if moves {

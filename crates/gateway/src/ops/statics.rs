@@ -100,6 +100,8 @@ pub async fn value(ctx: &Ctx<'_>, params: &Params) -> Answer {
         if !item.enabled {
             return Err(ApiError::Conflict(format!("{path} is disabled; enable it with set-item-state")));
         }
+        // What cannot be read here is not checked out either.
+        ctx.app.vault.require(item.protection.as_ref())?;
         locks::on_read(ctx, &item).await?;
         let number = if wanted == 0 { item.current_version } else { wanted };
         let mut tx = ctx.app.store.read().await?;

@@ -58,7 +58,7 @@ impl Quorum {
         let (x_old, x_new) = (from.encode()?, to.encode()?);
         for held in self.0.customer.iter() {
             let old = Kek::derive(&x_old, y_old, Some(&*held.leg(&x_old).await?))?;
-            let new = Kek::derive(&x_new, y_new, Some(&*held.leg(&x_new).await?))?;
+            let new = Kek::derive(&x_new, y_new, Some(&*held.leg_to_seal(&x_new).await?))?;
             match record.rewrap((from, &old), (to, &new), true) {
                 Err(Error::Commitment) => {}
                 outcome => return Ok(outcome?.into_bytes()),
