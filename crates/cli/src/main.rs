@@ -56,7 +56,7 @@ fn run(ops: &[Operation], matches: &ArgMatches) -> Result<(), Failed> {
     match path.as_str() {
         "completions" => tree::completions(ops, leaf),
         "man" => return tree::man(ops, leaf),
-        "reference" => tree::page(ops, leaf),
+        "reference" => return tree::page(ops, leaf),
         "configure" => return profile::configure(leaf),
         "unconfigure" => return profile::unconfigure(leaf),
         "set-default-profile" => return profile::set_default(leaf),

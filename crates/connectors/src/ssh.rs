@@ -60,7 +60,7 @@ pub struct SshTarget {
     pub allow_legacy_algorithms: bool,
     /// Network device instead of a Unix host: cisco-ios, cisco-nxos, arista-eos, or custom.
     pub device_type: String,
-    /// How a device of type custom is spoken with: a profile in TOML (docs/connectors/devices.md).
+    /// How a device of type custom is spoken with: a profile in TOML (docs/targets/devices.md).
     pub device_profile: String,
     /// The device's password for its privileged mode, if the acting user is not admitted to it at login.
     #[schemars(extend("x-secret" = true))]

@@ -19,6 +19,7 @@ use volvelle_domain::Secret;
 use volvelle_domain::account::Account;
 use volvelle_domain::identity::{AuthMethod, Role, SubClaims};
 use volvelle_domain::ids::{AccountId, Micros};
+use volvelle_rotation::rekey::Rekeyer;
 use volvelle_rotation::{Engine, Vault};
 use volvelle_store::{Store, accounts, auth_methods, roles, tokens};
 
@@ -116,6 +117,8 @@ pub struct App {
     pub store: Store,
     /// Seals and opens.
     pub vault: Vault,
+    /// Changes keys.
+    pub rekeyer: Rekeyer,
     /// The kinds there are.
     pub registry: Registry,
     /// Where entries of reads go.
@@ -147,12 +150,14 @@ impl App {
             }
         }
         let (store, vault) = (engine.parts().store.clone(), engine.parts().vault.clone());
+        let rekeyer = Rekeyer::new(engine.parts().clone());
         let openapi = volvelle_api::openapi(&operations);
         let seconds = operations.iter().map(|_| OnceLock::new()).collect();
         Self {
             engine,
             store,
             vault,
+            rekeyer,
             registry,
             trail,
             throttle: Throttle::default(),

@@ -12,6 +12,7 @@ pub mod items;
 pub mod keys;
 pub mod locks;
 pub mod methods;
+pub mod rekey;
 pub mod roles;
 pub mod rotated;
 pub mod rotated_update;
@@ -90,6 +91,7 @@ pub async fn run(ctx: &Ctx<'_>, name: &str, params: &Params) -> Answer {
         "fragments-repair" => fragments::repair(ctx, params).await,
         "fragments-add-holder" => fragments::add_holder(ctx, params).await,
         "fragments-drop-holder" => fragments::drop_holder(ctx, params).await,
+        "fragments-rekey" => rekey::rekey(ctx, params).await,
         "fragments-doctor" => fragments::doctor(ctx).await,
         "revoke-all-tokens" => auth::revoke_all(ctx).await,
         other => identities(ctx, other, params).await,

@@ -119,7 +119,9 @@ impl Gateway {
             }
         };
         let gauges = gauges(Arc::clone(&self.app), shutdown.clone());
-        tokio::join!(front, self.engine.run(shutdown), gauges, follow, ask);
+        let rekeyer = self.app.rekeyer.clone();
+        let rekeys = rekeyer.run(shutdown.clone());
+        tokio::join!(front, self.engine.run(shutdown), gauges, follow, ask, rekeys);
     }
 }
 

@@ -17,6 +17,7 @@ pub mod setup;
 mod state;
 mod tls;
 pub mod token;
+pub mod trust;
 mod wire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -11,6 +11,7 @@ mod epochs;
 mod generate;
 mod health;
 mod refresh;
+mod rekey;
 mod repair;
 
 use std::collections::{BTreeMap, HashMap};
@@ -30,6 +31,7 @@ use self::cache::Cache;
 pub use self::doctor::{Finding, Severity};
 use self::epochs::View;
 pub use self::refresh::Refreshed;
+pub use self::rekey::Fate;
 pub use self::repair::Repaired;
 use crate::customer::{CustomerFragments, Presence, Wanted};
 use crate::eval::Operation;
@@ -37,6 +39,7 @@ use crate::link::Link;
 use crate::lock;
 use crate::roster::{IdentityFiles, Roster};
 use crate::tls;
+use crate::trust;
 
 /// Longest a holder may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -162,6 +165,8 @@ pub struct HolderStatus {
     pub software: Option<String>,
     /// The cryptographic suites it speaks, if it answered.
     pub suites: Vec<u8>,
+    /// When a backup of its state was made, in seconds since 1970, as far as it knows.
+    pub backup_at: Option<u64>,
     /// Why it is not up.
     pub detail: Option<String>,
 }
@@ -179,6 +184,7 @@ impl HolderStatus {
             round_trip: None,
             software: None,
             suites: Vec::new(),
+            backup_at: None,
             detail: None,
         }
     }
@@ -237,7 +243,7 @@ impl Quorum {
     /// # Errors
     /// As [`Self::new`].
     pub fn with_customer(config: &QuorumConfig, customer: CustomerFragments) -> Result<Self, QuorumError> {
-        let roster = Roster::load(&config.roster).map_err(QuorumError::Config)?;
+        let roster = trust::believed(&config.roster).map_err(QuorumError::Config)?;
         let mut peers = Vec::new();
         for member in &roster.holders {
             let connector = tls::client(&config.identity, member.pin.clone()).map_err(QuorumError::Config)?;
@@ -416,11 +422,7 @@ impl Quorum {
             combined
         };
         let [y_old, y_new] = combined.as_slice() else { return Err(Error::Quorum.into()) };
-        if record.with_customer() {
-            return self.rewrap_with_customer(&record, (&from, y_old), (&to, y_new)).await;
-        }
-        let (old, new) = (Kek::derive(&old, y_old, None)?, Kek::derive(&new, y_new, None)?);
-        Ok(record.rewrap((&from, &old), (&to, &new), false)?.into_bytes())
+        self.rewrap_by(&record, (&from, y_old), (&to, y_new)).await
     }
 
     /// Holders needed for an answer.

@@ -20,14 +20,20 @@ mod messages;
 mod policies;
 #[path = "holder/program.rs"]
 mod program;
+#[path = "holder/rekey.rs"]
+mod rekey;
 #[path = "holder/renewal.rs"]
 mod renewal;
 #[path = "holder/rest.rs"]
 mod rest;
+#[path = "holder/rosters.rs"]
+mod rosters;
 #[path = "holder/signatures.rs"]
 mod signatures;
 #[path = "holder/token.rs"]
 mod token;
+#[path = "holder/years.rs"]
+mod years;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -12,7 +12,7 @@ use volvelle_domain::item::{Item, RotatorStatus, VersionState};
 use volvelle_domain::rotation::Stage;
 use volvelle_store::rotations::Rotation;
 use volvelle_store::versions::Slot;
-use volvelle_store::{StoreError, audit, items, rotations, targets, versions};
+use volvelle_store::{StoreError, audit, items, rekeys, rotations, targets, versions};
 
 use crate::job::{self, SHARED, SlotJobs};
 use crate::seat::{Resolved, Seat};
@@ -103,6 +103,7 @@ impl Engine {
         let mut tx = self.parts.store.begin().await?;
         let not_before = later(now, self.parts.settings.timing.quiet.min(LAST_WORDS));
         let freed = rotations::release_dead(&mut tx, &self.parts.name, now, not_before).await?;
+        rekeys::release_dead(&mut tx, &self.parts.name).await?;
         tx.commit().await?;
         Ok(freed)
     }

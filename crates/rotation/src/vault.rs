@@ -4,7 +4,7 @@
 //! record without it is not believed.
 
 use volvelle_domain::account::Account;
-use volvelle_domain::ids::{Micros, Version};
+use volvelle_domain::ids::{Micros, Uid, Version};
 use volvelle_domain::item::{CustomerKey, Item, ItemVersion, Protection};
 use volvelle_domain::path::ItemPath;
 use volvelle_domain::target::{Target, TargetVersion};
@@ -239,13 +239,21 @@ fn wanted(customer: &CustomerKey) -> Wanted<'_> {
     Wanted { id: &customer.fragment, check: &customer.check }
 }
 
-/// The host stands behind the path, after a character that no path contains, so that holders judge by the path.
 fn item_place(account: &Account, item: &Item, name: &ItemPath, host: &str, version: Version) -> Place {
+    place_of_item(account, item.uid, name, host, version)
+}
+
+/// The host stands behind the path, after a character that no path contains, so that holders judge by the path.
+pub(crate) fn place_of_item(account: &Account, uid: Uid, name: &ItemPath, host: &str, version: Version) -> Place {
     let path = if host.is_empty() { name.as_str().to_owned() } else { format!("{name}\n{host}") };
-    Place { realm: account.realm.0, key_id: account.key_id, purpose: ITEM, item: item.uid.0, version, path }
+    Place { realm: account.realm.0, key_id: account.key_id, purpose: ITEM, item: uid.0, version, path }
 }
 
 fn target_place(account: &Account, target: &Target, name: &ItemPath, version: Version) -> Place {
+    place_of_target(account, target.uid, name, version)
+}
+
+pub(crate) fn place_of_target(account: &Account, uid: Uid, name: &ItemPath, version: Version) -> Place {
     let path = name.as_str().to_owned();
-    Place { realm: account.realm.0, key_id: account.key_id, purpose: TARGET, item: target.uid.0, version, path }
+    Place { realm: account.realm.0, key_id: account.key_id, purpose: TARGET, item: uid.0, version, path }
 }

@@ -18,6 +18,7 @@ pub mod items;
 pub mod keys;
 #[cfg(test)]
 mod plans;
+pub mod rekeys;
 pub mod roles;
 pub mod rotations;
 mod schema;

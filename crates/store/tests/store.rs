@@ -35,6 +35,8 @@ mod item_cases;
 mod key_cases;
 #[path = "store/queue.rs"]
 mod queue;
+#[path = "store/rekeys.rs"]
+mod rekey_cases;
 #[path = "store/targets.rs"]
 mod target_cases;
 #[path = "store/tenants.rs"]

@@ -10,7 +10,7 @@ use crate::ctx::Ctx;
 use crate::error::ApiError;
 use crate::params::{Params, bad};
 
-fn require_operator(ctx: &Ctx<'_>) -> Result<(), ApiError> {
+pub(super) fn require_operator(ctx: &Ctx<'_>) -> Result<(), ApiError> {
     ctx.require_admin()?;
     if ctx.account().operator { Ok(()) } else { Err(ctx.unauthorized()) }
 }
@@ -31,6 +31,7 @@ pub async fn status(ctx: &Ctx<'_>) -> Answer {
         "epoch": epoch,
         "refreshed_at": refreshed.map(time),
         "holders": holders,
+        "rekeys": super::rekey::under_way(ctx).await?,
     }))
 }
 
@@ -47,7 +48,7 @@ fn holder(status: &HolderStatus) -> Value {
     })
 }
 
-fn time(seconds: u64) -> String {
+pub(super) fn time(seconds: u64) -> String {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     crate::shape::time(Micros(0).plus_seconds(seconds))
 }

@@ -31,6 +31,7 @@ impl Holder {
             let stale = Stale { held, newest: key.newest().map(|slot| slot.info.clone()) };
             return Ok(Outcome::Stale(serde_json::to_vec(&stale)?));
         };
+        self.used(&(request.realm, request.key_id), request.operation)?;
         let (refused, lines) = self.judge(gateway, &request)?;
         ensure!(
             refused.iter().any(|refused| *refused != Some(Answer::Bad)),

@@ -163,7 +163,7 @@ impl Quorum {
 
 impl<'a> Race<'a> {
     async fn run(mut self) -> Result<Answers, End> {
-        let needed = usize::from(self.quorum.0.roster.threshold);
+        let needed = usize::from(self.view.threshold);
         let order = self.quorum.order();
         let delay = delay(&order[..needed.min(order.len())], self.xs.len());
         let mut waiting = order.into_iter();
@@ -281,7 +281,7 @@ impl<'a> Race<'a> {
                 self.complaints.push(format!("{known} it answered wrongly of late and is left out"));
             }
         }
-        let (needed, reachable) = (self.quorum.0.roster.threshold, self.answers.len());
+        let (needed, reachable) = (self.view.threshold, self.answers.len());
         QuorumError::TooFewHolders { needed, reachable, detail: self.complaints.join("; ") }
     }
 }

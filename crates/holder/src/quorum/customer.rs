@@ -49,13 +49,18 @@ impl Quorum {
         Err(Error::Commitment.into())
     }
 
-    pub(super) async fn rewrap_with_customer(
+    /// The record at another place by the holders' legs of both, and the customer's if it takes part.
+    pub(super) async fn rewrap_by(
         &self,
         record: &Record,
         (from, y_old): (&Input, &Combined),
         (to, y_new): (&Input, &Combined),
     ) -> Result<Vec<u8>, QuorumError> {
         let (x_old, x_new) = (from.encode()?, to.encode()?);
+        if !record.with_customer() {
+            let (old, new) = (Kek::derive(&x_old, y_old, None)?, Kek::derive(&x_new, y_new, None)?);
+            return Ok(record.rewrap((from, &old), (to, &new), false)?.into_bytes());
+        }
         for held in self.0.customer.iter() {
             let old = Kek::derive(&x_old, y_old, Some(&*held.leg(&x_old).await?))?;
             let new = Kek::derive(&x_new, y_new, Some(&*held.leg_to_seal(&x_new).await?))?;

@@ -3,11 +3,11 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use volvelle_fragments::{CustomerFragment, Error, Kek, Partial, Record, combine};
+use volvelle_fragments::{CustomerFragment, Error, Kek, Partial, Place, Record, combine};
 use volvelle_holder::{CustomerFragments, Presence, Quorum, QuorumError, Wanted, customer};
 
 use crate::attack::steal;
-use crate::{place, start_of};
+use crate::{REALM, place, start_of};
 
 /// A new fragment in a file of its own.
 fn fresh(folder: &Path, name: &str) -> (PathBuf, CustomerFragments) {
@@ -52,6 +52,19 @@ async fn all_holders_together_open_nothing_without_the_customers_fragment() {
     assert!(missing(&plain.rewrap(&place("/a"), &place("/b"), &record).await.expect_err("no fragment")));
     let batched = plain.open_many(&batch).await;
     assert!(missing(batched[0].as_ref().expect_err("no fragment")) && batched[1].is_ok(), "{batched:?}");
+    // Another key of the account: what needs the fragment is wrapped under it where the fragment is, and the rest everywhere.
+    owner.create_key(REALM, 2).await.expect("makes a key");
+    let under_two = |path: &str| Place { key_id: 2, ..place(path) };
+    let batch = [(under_two("/a"), record.clone()), (under_two("/o"), ordinary.clone())];
+    let left = plain.rekey_many(&batch).await;
+    assert!(missing(left[0].as_ref().expect_err("no fragment")) && left[1].is_ok(), "{left:?}");
+    let left = stranger.rekey_many(&batch).await;
+    assert!(left[0].is_err() && left[1].is_ok(), "{left:?}");
+    let wrapped = owner.rekey_many(&batch).await.swap_remove(0).expect("rewraps");
+    let parsed = Record::parse(&wrapped).expect("a record");
+    assert!(parsed.with_customer() && parsed.key_id() == 2);
+    assert_eq!(owner.open(&place("/a"), &wrapped).await.expect("opens").as_slice(), b"s3cret");
+    assert!(missing(&plain.open(&place("/a"), &wrapped).await.expect_err("no fragment")));
     let wrong = stranger.open(&place("/a"), &record).await.expect_err("another fragment");
     assert!(matches!(wrong, QuorumError::Record(Error::Commitment)), "{wrong}");
     assert!(stranger.rewrap(&place("/a"), &place("/b"), &record).await.is_err());
