@@ -29,6 +29,8 @@ const TESTS: &[Needed] = &[
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
     ("/usr/lib/python3.11/ensurepip/__init__.py", "python3-venv"),
     ("/usr/bin/openssl", "openssl"),
+    ("/usr/bin/softhsm2-util", "softhsm2"),
+    ("/usr/bin/pkcs11-tool", "opensc"),
     ("/usr/sbin/slapd", "slapd"),
     ("/usr/bin/ldapsearch", "ldap-utils"),
     ("/usr/sbin/samba", "samba"),

@@ -8,7 +8,7 @@ use volvelle_api::Operation;
 
 use crate::failure::{CODES, Failed};
 use crate::flags::Detail;
-use crate::{examples, flags, profile, reconcile, reference, serve};
+use crate::{customer, examples, flags, profile, reconcile, reference, serve};
 
 #[derive(Default)]
 struct Node<'a> {
@@ -48,7 +48,7 @@ impl Scope {
 
 /// The groups of the overview, each with its commands.
 const OVERVIEW: &[(&str, &[&str])] = &[
-    ("Secrets", &["rotated-secret", "target", "secret", "item"]),
+    ("Secrets", &["rotated-secret", "target", "secret", "item", "key"]),
     ("Access", &["role", "auth-method", "describe-permissions", "explain-access", "account", "audit"]),
     (
         "Session",
@@ -64,7 +64,7 @@ const OVERVIEW: &[(&str, &[&str])] = &[
         ],
     ),
     ("Server", &["dev", "gateway", "fragments"]),
-    ("Tools", &["completions", "man"]),
+    ("Tools", &["gen-customer-fragment", "completions", "man"]),
 ];
 
 /// The whole program's command.
@@ -100,6 +100,7 @@ pub fn command(ops: &[Operation], scope: &Scope) -> Command {
     }
     let top = top.mut_subcommand("audit", |audit| audit.subcommand(reconcile::command()));
     let top = top.subcommands(profile::commands()).subcommands(serve::commands()).subcommands(tools());
+    let top = top.subcommand(customer::command());
     let overview = overview(&top);
     top.help_template("{about}\n\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}")
         .before_help(overview)
@@ -160,6 +161,7 @@ fn about_noun(path: &str) -> String {
     match path {
         "rotated-secret" => "Passwords and keys that rotate: create, read, rotate, verify, repair".to_owned(),
         "target" => "Hosts and the privileged users who act on them".to_owned(),
+        "key" => "Protection keys, and the customer's fragments they are made with".to_owned(),
         "secret" => "Static secrets: values that people set".to_owned(),
         "item" => "Items of every kind: list, describe, lock, delete".to_owned(),
         "role" => "Roles: who may do what on which path".to_owned(),

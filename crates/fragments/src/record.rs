@@ -133,6 +133,12 @@ impl<'a> Sealed<'a> {
         u32::from_be_bytes([self.bytes[22], self.bytes[23], self.bytes[24], self.bytes[25]])
     }
 
+    /// Whether the customer's fragment takes part.
+    #[must_use]
+    pub fn with_customer(&self) -> bool {
+        self.bytes[5] & WITH_CUSTOMER != 0
+    }
+
     fn salt(&self) -> &'a [u8] {
         &self.bytes[46..HEADER]
     }
@@ -246,7 +252,7 @@ impl Record {
     /// Whether the customer's fragment takes part.
     #[must_use]
     pub fn with_customer(&self) -> bool {
-        self.bytes[5] & WITH_CUSTOMER != 0
+        self.sealed().with_customer()
     }
 
     /// The input of this record at `place`, whose `key_id` is not looked at: the record knows its own.

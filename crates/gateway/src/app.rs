@@ -364,7 +364,14 @@ impl Operations for App {
     async fn health(&self) -> Result<Value, ApiError> {
         let mut tx = self.store.read().await?;
         accounts::list(&mut tx).await?;
-        Ok(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}))
+        let used = volvelle_store::keys::with_customer(&mut tx).await?;
+        drop(tx);
+        let mut health = json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")});
+        // Anybody may ask: how they are, and not which.
+        if let Some(state) = crate::customer::worst(&self.vault, &used) {
+            health["customer_fragments"] = Value::from(state.as_str());
+        }
+        Ok(health)
     }
 
     fn openapi(&self) -> Value {

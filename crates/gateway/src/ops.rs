@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod fragments;
 mod grants;
 pub mod items;
+pub mod keys;
 pub mod locks;
 pub mod methods;
 pub mod rekey;
@@ -67,6 +68,8 @@ pub async fn run(ctx: &Ctx<'_>, name: &str, params: &Params) -> Answer {
         "set-item-state" => items::set_state(ctx, params).await,
         "lock-item" => locks::lock(ctx, params).await,
         "unlock-item" => locks::unlock(ctx, params).await,
+        "create-dfc-key" => keys::create(ctx, params).await,
+        "gateway-list-customer-fragments" => keys::list_fragments(ctx).await,
         "create-secret" => statics::create(ctx, params).await,
         "get-secret-value" => statics::value(ctx, params).await,
         "update-secret-val" => statics::update(ctx, params).await,

@@ -268,7 +268,7 @@ fn unlock(arguments: &ArgMatches) -> Option<Unlock> {
     let file = |name: &str| arguments.get_one::<PathBuf>(name).cloned();
     let (key_file, passphrase_file) = (file("unlock-key-file"), file("unlock-passphrase-file"));
     let any = key_file.is_some() || passphrase_file.is_some();
-    any.then_some(Unlock { key_file, passphrase_file, memory_mib: None })
+    any.then_some(Unlock { key_file, passphrase_file, ..Unlock::default() })
 }
 
 fn roster(arguments: &ArgMatches) -> Result<String> {

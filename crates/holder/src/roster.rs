@@ -268,6 +268,18 @@ pub(crate) fn check_private(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Reads a secret file that its owner's group may read too, as mounted secrets are, and refuses one that everybody can read.
+///
+/// # Errors
+/// It cannot be read, or everybody can.
+pub fn read_guarded(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>> {
+    let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let shown = path.display();
+    ensure!(metadata.permissions().mode() & 0o007 == 0, "everybody can read {shown}: run `chmod o-rwx {shown}`");
+    let read = fs::read(path).with_context(|| format!("cannot read {shown}"))?;
+    Ok(zeroize::Zeroizing::new(read))
+}
+
 /// Writes a file durably, under its name or not at all; with `private` nobody else may read it.
 ///
 /// # Errors

@@ -6,6 +6,8 @@ mod attack;
 mod authorization;
 #[path = "holder/crashes.rs"]
 mod crashes;
+#[path = "holder/customer.rs"]
+mod customer;
 #[path = "holder/documents.rs"]
 mod documents;
 #[path = "holder/faults.rs"]
@@ -30,6 +32,8 @@ mod rest;
 mod rosters;
 #[path = "holder/signatures.rs"]
 mod signatures;
+#[path = "holder/token.rs"]
+mod token;
 #[path = "holder/tombstones.rs"]
 mod tombstones;
 #[path = "holder/years.rs"]

@@ -200,6 +200,11 @@ impl Rekeyer {
             match outcome {
                 Ok(sealed) => wrapped.push((found, sealed)),
                 Err(error) if is_away(&error) => unreachable = Some(error.to_string()),
+                Err(error @ (QuorumError::CustomerFragment { .. } | QuorumError::CustomerToken { .. })) => {
+                    // There may be many, and another gateway may have the fragment.
+                    tracing::debug!(account = account.id.0, object = %found.name, %error, "a record is left to other gateways");
+                    skipped += 1;
+                }
                 Err(error) => {
                     tracing::error!(account = account.id.0, object = %found.name, %error, "a record cannot be wrapped anew");
                     skipped += 1;
@@ -273,7 +278,10 @@ impl Rekeyer {
         rekeys::advance(&mut tx, rekey, (&start, 0, 0), later(now, LEASE)).await?;
         tx.commit().await?;
         if rekey.skipped > 0 {
-            let message = format!("{left} records cannot be wrapped anew; the gateway's log names them");
+            let message = format!(
+                "{left} records cannot be wrapped anew: the gateway's log names them, unless they need a customer's fragment \
+                 that it does not have"
+            );
             return Ok(Step::Waits(PAUSES.1, message));
         }
         Ok(Step::Goes(Rekey { place: start, skipped: 0, ..rekey.clone() }))

@@ -15,6 +15,7 @@ mod counters;
 mod db;
 pub mod fleet;
 pub mod items;
+pub mod keys;
 #[cfg(test)]
 mod plans;
 pub mod rekeys;

@@ -103,6 +103,13 @@ const MIGRATIONS: &[&str] = &[
         account TEXT NOT NULL REFERENCES accounts (id), id BIGINT NOT NULL, input {blob} NOT NULL, holders BIGINT NOT NULL,
         deleted_at BIGINT NOT NULL, PRIMARY KEY (account, id))",
     "ALTER TABLE tokens ADD COLUMN statement {blob}",
+    "ALTER TABLE items ADD COLUMN protection_key BIGINT",
+    "ALTER TABLE items ADD COLUMN customer_check TEXT",
+    "ALTER TABLE targets ADD COLUMN protection_key BIGINT",
+    "ALTER TABLE targets ADD COLUMN customer_check TEXT",
+    "CREATE INDEX items_of_key ON items (account, protection_key) WHERE protection_key IS NOT NULL",
+    "CREATE INDEX targets_of_key ON targets (account, protection_key) WHERE protection_key IS NOT NULL",
+    "CREATE INDEX protection_keys ON items (account, name) WHERE kind = 'key'",
 ];
 
 /// Brings the tables to the newest form, in the caller's transaction.

@@ -13,5 +13,6 @@ pub mod postgres;
 pub mod python;
 pub mod samba;
 pub mod slapd;
+pub mod softhsm;
 pub mod switch;
 pub mod winrm;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
-use volvelle_fragments::{Kek, Partial, Proof, Weights, proof};
+use volvelle_fragments::{Combined, Partial, Proof, Weights, proof};
 
 use super::epochs::View;
 use super::{KeyName, PATIENCE, Peer, Quorum, QuorumError, Refusal};
@@ -83,19 +83,19 @@ impl std::fmt::Display for Refusal {
 }
 
 impl Quorum {
-    /// The keys of these inputs, believed without proof; a record's commitment tells whether they are right.
-    pub(super) async fn derive(&self, op: Operation, key: KeyName, xs: &[&[u8]]) -> Result<Vec<Kek>, QuorumError> {
-        combine(xs, &self.evaluate(op, key, xs, Proving::Optimistic).await?)
+    /// The holders' legs of these inputs, believed without proof; a record's commitment tells whether they are right.
+    pub(super) async fn derive(&self, op: Operation, key: KeyName, xs: &[&[u8]]) -> Result<Vec<Combined>, QuorumError> {
+        combine(&self.evaluate(op, key, xs, Proving::Optimistic).await?)
     }
 
-    /// The keys of these inputs, from answers whose proofs hold.
+    /// The holders' legs of these inputs, from answers whose proofs hold.
     pub(super) async fn derive_proved(
         &self,
         op: Operation,
         key: KeyName,
         xs: &[&[u8]],
-    ) -> Result<Vec<Kek>, QuorumError> {
-        combine(xs, &self.evaluate(op, key, xs, Proving::Proved).await?)
+    ) -> Result<Vec<Combined>, QuorumError> {
+        combine(&self.evaluate(op, key, xs, Proving::Proved).await?)
     }
 
     pub(super) fn message(
@@ -329,12 +329,11 @@ fn delay(asked: &[&Arc<Peer>], inputs: usize) -> Duration {
     usual + PER_INPUT * u32::try_from(inputs.saturating_sub(1)).unwrap_or(u32::MAX)
 }
 
-fn combine(xs: &[&[u8]], answers: &Answers) -> Result<Vec<Kek>, QuorumError> {
-    let combined = match answers.partials.as_slice() {
+fn combine(answers: &Answers) -> Result<Vec<Combined>, QuorumError> {
+    Ok(match answers.partials.as_slice() {
         [only] => vec![answers.weights.combine(only)?],
         many => answers.weights.combine_all(many)?,
-    };
-    Ok(xs.iter().zip(&combined).map(|(x, y)| Kek::derive(x, y, None)).collect::<Result<_, _>>()?)
+    })
 }
 
 /// A holder's answers for `xs`, in the epoch of the view. An encoding that no evaluation has is a lie too.

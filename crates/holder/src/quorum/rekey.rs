@@ -70,6 +70,10 @@ impl Quorum {
             let parsed = Record::parse(bytes).and_then(|record| Ok((record.input(place)?, record)));
             outcomes.push(match parsed {
                 Err(error) => Some(Err(error.into())),
+                // Nobody is asked about what cannot be wrapped here.
+                Ok((_, record)) if record.with_customer() && self.has_any_leg().is_err() => {
+                    self.has_any_leg().err().map(Err)
+                }
                 Ok((from, record)) => {
                     let to = Input { place: place.clone(), salt: from.salt };
                     let keys = ((place.realm, place.key_id), record.key_id());
@@ -108,15 +112,13 @@ impl Quorum {
         };
         match keks {
             Err(error) => all_fail(&error),
-            Ok((old, new)) => chunk
-                .iter()
-                .zip(old.iter().zip(&new))
-                .map(|(moving, (old, new))| {
-                    let customer = moving.record.with_customer();
-                    let moved = moving.record.rewrap((&moving.from, old), (&moving.to, new), customer)?;
-                    Ok(moved.into_bytes())
-                })
-                .collect(),
+            Ok((old, new)) => {
+                let mut done = Vec::with_capacity(chunk.len());
+                for (moving, (old, new)) in chunk.iter().zip(old.iter().zip(&new)) {
+                    done.push(self.rewrap_by(&moving.record, (&moving.from, old), (&moving.to, new)).await);
+                }
+                done
+            }
         }
     }
 
