@@ -149,6 +149,13 @@ pub fn help_in(operation: &str, name: &str) -> Option<&'static str> {
         "type" if operation == "item-search" => "rotated-secret or static-secret",
         "filter" if operation == "item-search" => "list only names that hold this text, in any case",
         "target-name" if operation == "item-search" => "only secrets on this target",
+        "rate" if operation == "fragments-rekey" => {
+            "records wrapped anew in a second by each gateway, at most; 200 when left out; may be changed at any time"
+        }
+        "status" if operation == "fragments-rekey" => "only show how far it is; begin nothing",
+        "retire" if operation == "fragments-rekey" => {
+            "have the holders destroy the old keys; refused while any record is under one"
+        }
         "ttl" => "minutes the rule lives; 0 is for ever",
         _ => return None,
     })
@@ -282,6 +289,7 @@ fn identity(name: &str) -> Option<&'static str> {
         "uid-token" => "universal identity token",
         "access-id" => "access id, p-…",
         "access-key" => "access key",
+        "jwt" => "your own token of an OIDC provider, for holders that want to see one",
         "access-type" => "how to sign in: access_key",
         "access-expires" => "when the access ends (seconds since 1970); 0 is never",
         "allowed-client-type" => "kinds of client that may sign in (repeatable)",

@@ -19,7 +19,7 @@ pub const LINKED_TARGET: &str = "hosts:str,parent-target-name:str,type:str";
 
 /// `names | commands | status | summary | answer | parameters`.
 pub const FIXED: &[&str] = &[
-    "auth | auth | 200 | Signs in and gives a token | {token, expiration, creds} | access-id:str,access-key:str!,access-type:str=access_key",
+    "auth | auth | 200 | Signs in and gives a token | {token, expiration, creds} | access-id:str,access-key:str!,access-type:str=access_key,jwt:str!",
     "validate-token | validate-token | 200 | Says whether a token is valid | {is_valid, expiration, ttl, reason} |",
     "validate-producer-credentials | validate-producer-credentials | 200 | Tells a web hook whether its caller is a gateway of the account | {access_id, item_name} | creds:str!*,expected_access_id:str*,expected_item_name:str",
     "revoke-token | revoke-token | 200 | Ends a token at once | {} |",
@@ -76,11 +76,12 @@ pub const FIXED: &[&str] = &[
     "account-overview | account overview | 200 | Shows how all secrets are doing: counts, failures, rotations of a month back and a month ahead | {states, oldest, trouble, rotating, past, coming} | days:int=30",
     "holder-list | account holders | 200 | Lists the fragment holders and whether they answer | {holders} |",
     "account-create | account create | 201 | Makes another account with a key of its own | {account_id, access_id, access_key} | name:str*",
-    "fragments-status | fragments status | 200 | Shows the fragment holders | {threshold, epoch, refreshed_at, holders} |",
+    "fragments-status | fragments status | 200 | Shows the fragment holders | {threshold, epoch, refreshed_at, holders, rekeys, tombstones_pending} |",
     "fragments-refresh | fragments refresh | 200 | Replaces every fragment; records and keys stay | {keys, epoch, failed} |",
     "fragments-repair | fragments repair | 200 | Restores the fragments of a holder | {holder, restored, sound, failed} | holder:int*",
     "fragments-add-holder | fragments add-holder | 200 | Gives a holder that is new in the roster its fragments | {holder, restored, epoch, failed} | holder:int*",
     "fragments-drop-holder | fragments drop-holder | 200 | Makes worthless what a holder taken out of the roster kept | {holder, keys, epoch, failed} | holder:int*",
+    "fragments-rekey | fragments rekey | 200 | Makes new keys and wraps every record under them in the background; retires the old ones | {begun, rekeys, failed} | rate:int,status:bool,retire:bool",
     "fragments-doctor | fragments doctor | 200 | Says what is wrong with the holders | {findings} |",
     "audit-list | audit list | 200 | Lists the audit trail | {entries, next_page} | actor:str,action:str,object:str,after:str,pagination-token:str,limit:int",
     "audit-verify | audit verify | 200 | Checks the hash chain of the audit trail | {entries, broken_at} |",

@@ -25,6 +25,11 @@ pub fn of(op: &Operation) -> String {
 /// The examples of an operation.
 pub fn lines(operation: &str) -> &'static [&'static str] {
     match operation {
+        "fragments-rekey" => &[
+            "volvelle fragments rekey --rate 500    # another key for every account",
+            "volvelle fragments rekey --status      # how far it is",
+            "volvelle fragments rekey --retire      # when nothing is left, and after a backup",
+        ],
         "target-create-ssh" => &[
             "volvelle target create ssh -n /prod/web1 --host web1 --ssh-username root \\",
             "    --ssh-password",

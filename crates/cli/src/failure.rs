@@ -15,6 +15,9 @@ pub const UNREACHABLE: u8 = 5;
 /// A rotation failed or succeeded in part, or a stored value does not open its account.
 pub const ROTATION: u8 = 6;
 
+/// The holders' logs have what the audit log does not explain.
+pub const UNEXPLAINED: u8 = 7;
+
 /// Every exit code with its meaning, for help and documents.
 pub const CODES: &[(u8, &str)] = &[
     (0, "done"),
@@ -24,6 +27,7 @@ pub const CODES: &[(u8, &str)] = &[
     (DENIED, "not signed in, not allowed, or checked out by somebody else"),
     (UNREACHABLE, "the gateway, or a part it needs, does not answer"),
     (ROTATION, "a rotation failed or succeeded only in part, or a stored value does not open its account"),
+    (UNEXPLAINED, "the holders' logs have what the audit log does not explain"),
 ];
 
 /// Why a command failed: exit code, sentence and hint.

@@ -9,6 +9,7 @@ mod print;
 mod profile;
 mod progress;
 mod prose;
+mod reconcile;
 mod reference;
 mod secrets;
 mod serve;
@@ -55,11 +56,12 @@ fn run(ops: &[Operation], matches: &ArgMatches) -> Result<(), Failed> {
     match path.as_str() {
         "completions" => tree::completions(ops, leaf),
         "man" => return tree::man(ops, leaf),
-        "reference" => tree::page(ops, leaf),
+        "reference" => return tree::page(ops, leaf),
         "configure" => return profile::configure(leaf),
         "unconfigure" => return profile::unconfigure(leaf),
         "set-default-profile" => return profile::set_default(leaf),
         "get-default-profile" => profile::show_default(),
+        "audit reconcile" => return reconcile::run(leaf),
         "dev" => return serve::dev(leaf),
         "gateway" => return serve::gateway(leaf),
         _ => return operate(ops, &path, leaf),

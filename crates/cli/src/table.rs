@@ -200,6 +200,13 @@ const HOLDERS: Columns = &[
     ("HOLDER", From::Text("/index")),
     ("STATUS", From::Status("/state")),
     ("ANSWERS IN", From::With(|row| row["round_trip_us"].as_i64().map(|us| format!("{us} µs")).unwrap_or_default())),
+    ("TOMBSTONES", From::Text("/tombstones")),
+    (
+        "PENDING",
+        From::With(|row| {
+            row["tombstones_pending"].as_i64().filter(|n| *n > 0).map(|n| n.to_string()).unwrap_or_default()
+        }),
+    ),
     ("PROGRAM", From::Text("/software")),
     ("WHY", From::Text("/detail")),
 ];
@@ -307,6 +314,38 @@ const FRAGMENTS: Columns = &[
     ("WHY", From::Text("/detail")),
 ];
 
+const REKEYS: Columns = &[
+    ("ACCOUNT", From::Text("/account_id")),
+    ("KEY", From::Text("/new_key")),
+    ("NEEDED", From::Text("/threshold")),
+    ("STAGE", From::Text("/stage")),
+    ("DONE", From::Text("/done")),
+    ("LEFT", From::Text("/left")),
+    ("PER SECOND", From::Text("/per_second")),
+    ("OLD KEY", From::With(|row| old_key(&row["old_key_at_holders"]))),
+    ("WHY", From::Text("/message")),
+];
+
+/// What has become of the old key: once, if it is the same at every holder.
+fn old_key(at: &Value) -> String {
+    let mut words: Vec<String> = at.as_object().into_iter().flatten().map(|(_, word)| print::text(word)).collect();
+    words.sort_unstable();
+    words.dedup();
+    words.join("; ")
+}
+
+const UNEXPLAINED: Columns = &[
+    ("AT", From::Time("/at")),
+    ("GATEWAY", From::With(|row| print::text(&row["gateway"]).chars().take(12).collect())),
+    ("AS", From::Text("/principal")),
+    ("OPERATION", From::With(|row| row["operation"].as_str().unwrap_or("bury").to_owned())),
+    ("PATH", From::Text("/path")),
+    ("VERSION", From::Text("/version")),
+    ("STATUS", From::Text("/status")),
+    ("HOLDERS", From::With(|row| row["logs"].as_array().map_or(0, Vec::len).to_string())),
+    ("WHY", From::Text("/why")),
+];
+
 const FINDINGS: Columns =
     &[("SEVERITY", From::Status("/severity")), ("WHAT", From::Text("/message")), ("WHAT TO DO", From::Text("/hint"))];
 
@@ -351,15 +390,27 @@ pub fn of(operation: &str, answer: &Value) -> Option<Rows> {
             ("hosts", HOSTS, "")
         }
         "fragments-status" => ("holders", FRAGMENTS, "there are no holders"),
+        "audit-reconcile" => return unexplained(answer),
         "fragments-doctor" => ("findings", FINDINGS, "nothing is wrong with the holders"),
         "fragments-refresh" | "fragments-repair" | "fragments-add-holder" | "fragments-drop-holder" => {
             return failures(&answer["failed"]);
         }
+        "fragments-rekey" => match failures(&answer["failed"]) {
+            Some(failed) => return Some(failed),
+            None => ("rekeys", REKEYS, "no key was ever changed"),
+        },
         "delete-items" => return failures(&answer["failed_deleted_items"]),
         "get-tags" => return None,
         _ => return None,
     };
     Some(Rows { columns, rows: answer[field].as_array().cloned().unwrap_or_default(), nothing })
+}
+
+/// Evaluations and burials that nothing explains.
+fn unexplained(answer: &Value) -> Option<Rows> {
+    let lists = ["unexplained", "unexplained_burials"].into_iter();
+    let rows: Vec<Value> = lists.flat_map(|list| answer[list].as_array().cloned().unwrap_or_default()).collect();
+    if rows.is_empty() { None } else { Some(Rows { columns: UNEXPLAINED, rows, nothing: "" }) }
 }
 
 /// Names with the reasons why they failed; nothing when there are none.

@@ -8,7 +8,7 @@ use volvelle_api::Operation;
 
 use crate::failure::{CODES, Failed};
 use crate::flags::Detail;
-use crate::{examples, flags, profile, reference, serve};
+use crate::{examples, flags, profile, reconcile, reference, serve};
 
 #[derive(Default)]
 struct Node<'a> {
@@ -98,6 +98,7 @@ pub fn command(ops: &[Operation], scope: &Scope) -> Command {
     for (word, node) in &root.children {
         top = top.subcommand(branch(word, word, node, scope));
     }
+    let top = top.mut_subcommand("audit", |audit| audit.subcommand(reconcile::command()));
     let top = top.subcommands(profile::commands()).subcommands(serve::commands()).subcommands(tools());
     let overview = overview(&top);
     top.help_template("{about}\n\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}")
@@ -124,7 +125,7 @@ fn tools() -> [Command; 3] {
         Command::new("reference")
             .about("Prints a reference page in Markdown")
             .hide(true)
-            .arg(Arg::new("page").required(true).value_parser(["cli", "api"]).help("which page")),
+            .arg(Arg::new("page").required(true).help("which page: cli, api, or the kind of a target")),
     ]
 }
 
@@ -165,7 +166,7 @@ fn about_noun(path: &str) -> String {
         "auth-method" => "Identities that sign in, and their keys".to_owned(),
         "account" => "The account's settings; more accounts".to_owned(),
         "audit" => "The audit trail".to_owned(),
-        "fragments" => "The fragment holders: status, refresh, repair".to_owned(),
+        "fragments" => "The fragment holders: status, refresh, repair, other keys".to_owned(),
         _ => match path.rsplit_once(' ') {
             Some((noun, "create")) => format!("Makes a {}, by kind", noun.replace('-', " ")),
             Some((noun, "update")) => format!("Changes a {}, by kind", noun.replace('-', " ")),
@@ -259,10 +260,22 @@ pub fn man(ops: &[Operation], leaf: &ArgMatches) -> Result<(), Failed> {
 }
 
 /// Prints a reference page.
-pub fn page(ops: &[Operation], leaf: &ArgMatches) {
-    let text = match leaf.get_one::<String>("page").map(String::as_str) {
-        Some("api") => reference::api(ops),
-        _ => reference::cli(&command(ops, &Scope::All), ops),
+///
+/// # Errors
+/// There is no such page.
+pub fn page(ops: &[Operation], leaf: &ArgMatches) -> Result<(), Failed> {
+    let text = match leaf.get_one::<String>("page").map_or("", String::as_str) {
+        "api" => reference::api(ops),
+        "cli" => reference::cli(&command(ops, &Scope::All), ops),
+        kind => {
+            let declarations = volvelle_gateway::declarations();
+            let known = declarations.iter().find(|declaration| declaration.kind == kind);
+            reference::kind(known.ok_or_else(|| {
+                let kinds: Vec<&str> = declarations.iter().map(|declaration| declaration.kind).collect();
+                Failed::new(format!("there is no page {kind:?}"), format!("take cli, api, {}", kinds.join(", ")))
+            })?)
+        }
     };
     crate::print::line(text.trim_end());
+    Ok(())
 }

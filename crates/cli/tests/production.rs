@@ -1,5 +1,8 @@
 //! The production set-up: two gateways with TLS on one PostgreSQL, three holder processes, a real host.
 
+#[path = "production/rekey.rs"]
+mod rekey;
+
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -8,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use volvelle_holder::local::LocalSetup;
 use volvelle_testkit::gateway::built_program;
 use volvelle_testkit::hosts::{Host, HostKind, INITIAL_PASSWORD};
 use volvelle_testkit::postgres::Postgres;
@@ -22,20 +26,30 @@ impl Drop for Running {
     }
 }
 
+impl Running {
+    fn holder(config: &Path) -> Result<Self> {
+        Ok(Self(Command::new(built_program("volvelle-holder")?).arg("--config").arg(config).spawn()?))
+    }
+}
+
 struct Site {
     folder: tempfile::TempDir,
-    _holders: Vec<Running>,
+    setup: LocalSetup,
+    holders: Vec<Running>,
     client: reqwest::Client,
 }
 
 impl Site {
     fn start() -> Result<Self> {
+        Self::start_of(3, 2)
+    }
+
+    fn start_of(n: u8, t: u8) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let setup = volvelle_holder::local::prepare(&folder.path().join("holders"), 3, 2)?;
+        let setup = volvelle_holder::local::prepare(&folder.path().join("holders"), n, t)?;
         let mut holders = Vec::new();
         for config in &setup.holder_configs {
-            let holder = Command::new(built_program("volvelle-holder")?).arg("--config").arg(config).spawn()?;
-            holders.push(Running(holder));
+            holders.push(Running::holder(config)?);
         }
         secret_file(&folder.path().join("quorum.toml"), &toml::to_string(&setup.quorum)?)?;
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
@@ -43,7 +57,7 @@ impl Site {
         secret_file(&folder.path().join("key.pem"), &made.signing_key.serialize_pem())?;
         let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes())?;
         let client = reqwest::Client::builder().add_root_certificate(root).timeout(Duration::from_secs(150)).build()?;
-        Ok(Self { folder, _holders: holders, client })
+        Ok(Self { folder, setup, holders, client })
     }
 
     fn file(&self, name: &str) -> PathBuf {

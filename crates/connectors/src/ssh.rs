@@ -64,7 +64,7 @@ pub struct SshTarget {
     pub device_transport: String,
     /// Let a device be reached by telnet, which sends every password in the clear.
     pub allow_telnet: bool,
-    /// How a device of type custom is spoken with: a profile in TOML (docs/connectors/devices.md).
+    /// How a device of type custom is spoken with: a profile in TOML (docs/targets/devices.md).
     pub device_profile: String,
     /// The device's password for its privileged mode, if the acting user is not admitted to it at login.
     #[schemars(extend("x-secret" = true))]

@@ -26,6 +26,8 @@ const TAG: usize = 16;
 const WRAPPED: usize = NONCE + 32 + TAG;
 /// Bytes a record is longer than its payload.
 pub const OVERHEAD: usize = HEADER + 32 + WRAPPED + NONCE + TAG;
+/// The first byte of the key's id in a record, which has four bytes; counted from 0.
+pub const KEY_ID_AT: u32 = 4 + 1 + 1 + 16;
 /// Flag: the customer's own fragment takes part in the key.
 pub const WITH_CUSTOMER: u8 = 1;
 

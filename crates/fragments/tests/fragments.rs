@@ -4,6 +4,8 @@
 mod epochs;
 #[path = "fragments/renewal.rs"]
 mod renewal;
+#[path = "fragments/thresholds.rs"]
+mod thresholds;
 
 use std::collections::BTreeMap;
 

@@ -19,6 +19,9 @@ use volvelle_domain::Secret;
 use volvelle_domain::account::Account;
 use volvelle_domain::identity::{AuthMethod, Role, SubClaims};
 use volvelle_domain::ids::{AccountId, Micros};
+use volvelle_holder::asker::{self, Asker, Identity};
+use volvelle_holder::authorization::Signer;
+use volvelle_rotation::rekey::Rekeyer;
 use volvelle_rotation::{Engine, Vault};
 use volvelle_store::{Store, accounts, auth_methods, roles, tokens};
 
@@ -47,6 +50,8 @@ pub struct Caller {
     pub expires_at: Micros,
     /// What is stored of the token.
     pub token_hash: [u8; 32],
+    /// How the holders know him.
+    pub identity: Arc<Identity>,
     /// Unlike that of any other caller of this process.
     pub serial: u64,
 }
@@ -116,12 +121,18 @@ pub struct App {
     pub store: Store,
     /// Seals and opens.
     pub vault: Vault,
+    /// Changes keys.
+    pub rekeyer: Rekeyer,
     /// The kinds there are.
     pub registry: Registry,
     /// Where entries of reads go.
     pub trail: Trail,
     /// Slows down guessing.
     pub throttle: Throttle,
+    /// Signs what shows the holders that a client asks, if this gateway does that.
+    pub signer: OnceLock<Signer>,
+    /// Rings when something was deleted.
+    pub burials: tokio::sync::Notify,
     /// The operations there are.
     pub operations: Vec<Operation>,
     by_name: HashMap<String, usize>,
@@ -147,15 +158,19 @@ impl App {
             }
         }
         let (store, vault) = (engine.parts().store.clone(), engine.parts().vault.clone());
+        let rekeyer = Rekeyer::new(engine.parts().clone());
         let openapi = volvelle_api::openapi(&operations);
         let seconds = operations.iter().map(|_| OnceLock::new()).collect();
         Self {
             engine,
             store,
             vault,
+            rekeyer,
             registry,
             trail,
             throttle: Throttle::default(),
+            signer: OnceLock::new(),
+            burials: tokio::sync::Notify::new(),
             operations,
             by_name,
             openapi,
@@ -216,7 +231,10 @@ impl App {
             }
         };
         let method = auth_methods::load(&mut tx, &token.account, token.auth_method).await?;
+        let authorization = tokens::statement(&mut tx, &hash).await?;
+        let identity = Identity { principal: method.access_id.0.clone(), authorization };
         let caller = Arc::new(Caller {
+            identity: Arc::new(identity),
             account: Arc::clone(&view.account),
             method,
             claims: token.sub_claims,
@@ -297,6 +315,7 @@ impl App {
     ) -> Result<Value, ApiError> {
         let (view, caller) = self.enter(credentials::hash(token.expose()), Fresh::Checked).await?;
         let remote = ops::auth::admit(&caller.method, from, self.now())?;
+        asker::identify(&caller.identity);
         let ctx = Ctx::new(self, view, caller, remote, &op.name);
         let outcome = ops::run(&ctx, &op.name, params).await;
         ctx.close(params, &outcome).await?;
@@ -332,7 +351,7 @@ impl Operations for App {
             return Err(ApiError::UnknownCommand(call.operation));
         };
         let (started, op, id) = (std::time::Instant::now(), &self.operations[index], call.request_id);
-        let outcome = self.operate(op, call).await;
+        let outcome = Asker::new(id.bytes()).scope(self.operate(op, call)).await;
         if let Err(error @ (ApiError::Internal | ApiError::Unavailable { .. })) = &outcome {
             tracing::error!(operation = op.name, request_id = %id, ?error, "a request was not done");
         }

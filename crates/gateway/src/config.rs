@@ -27,6 +27,12 @@ pub struct Config {
     /// SQLite if nothing is said.
     #[serde(default)]
     pub watermark: Option<PathBuf>,
+    /// The key that signs clients' authorizations for the holders, if this gateway signs any.
+    #[serde(default)]
+    pub authorization_key: Option<PathBuf>,
+    /// Pins of other gateways on the same database, for which these authorizations hold too.
+    #[serde(default)]
+    pub authorization_gateways: Vec<String>,
 }
 
 /// Where the certificate and its key are.

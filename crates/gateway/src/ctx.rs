@@ -11,6 +11,7 @@ use volvelle_domain::ids::{AccountId, Micros};
 use volvelle_domain::item::Item;
 use volvelle_domain::rules::{self, Asker};
 use volvelle_domain::target::Target;
+use volvelle_holder::asker;
 use volvelle_store::{Tx, audit, items, targets};
 
 use crate::app::{App, Caller, View};
@@ -164,12 +165,14 @@ impl<'a> Ctx<'a> {
             outcome: outcome.to_owned(),
             remote: self.remote.to_string(),
             detail: detail.to_owned(),
+            request: asker::evaluated().unwrap_or_default(),
         }
     }
 
     /// The same as the line to be stored.
     #[must_use]
     pub fn line(&self, object: &str, outcome: &str, detail: &str) -> audit::Line {
+        let request = asker::evaluated().unwrap_or_default();
         let said = audit::Said {
             at: self.now,
             actor: self.who(),
@@ -178,6 +181,7 @@ impl<'a> Ctx<'a> {
             outcome,
             remote: &self.remote,
             detail,
+            request: &request,
         };
         said.line()
     }
@@ -189,6 +193,7 @@ impl<'a> Ctx<'a> {
     pub async fn commit(&self, mut tx: Tx, object: &str, detail: &str) -> Result<(), ApiError> {
         audit::append(&mut tx, self.id(), &[self.entry(object, "ok", detail)]).await?;
         tx.commit().await?;
+        asker::note();
         self.note();
         Ok(())
     }
@@ -214,7 +219,23 @@ impl<'a> Ctx<'a> {
         };
         let line = self.line(object.unwrap_or_default(), word, "");
         let noted = Noted { account: self.id().clone(), line, basis: Basis::Nothing };
-        self.app.trail.commit(noted).await.map(|_| ()).map_err(unwritten)
+        self.app.trail.commit(noted).await.map_err(unwritten)?;
+        asker::note();
+        Ok(())
+    }
+}
+
+impl Drop for Ctx<'_> {
+    /// A client that went away in the middle leaves its entry too, if the holders were asked for it.
+    fn drop(&mut self) {
+        if self.noted.load(Ordering::Relaxed) || !asker::is_unnoted() {
+            return;
+        }
+        let line = self.line("", "aborted", "");
+        let (trail, account) = (self.app.trail.clone(), self.id().clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { trail.commit(Noted { account, line, basis: Basis::Nothing }).await.is_ok() });
+        }
     }
 }
 

@@ -54,10 +54,14 @@ pub async fn run(dev: Dev, shutdown: CancellationToken, ready: impl FnOnce(&str)
     let listener = TcpListener::bind(dev.listen).await.with_context(|| format!("cannot listen on {}", dev.listen))?;
     let url = format!("http://{}", listener.local_addr()?);
     let (n, t) = HOLDERS;
-    let setup = local::prepare(&dev.dir.join("holders"), n, t)?;
+    let setup = local::prepare_signed(&dev.dir.join("holders"), n, t)?;
     let holders = tokio::spawn(supervise(holder_program()?, setup.holder_configs.clone(), shutdown.clone()));
     let store = Store::open(&format!("sqlite://{}", dev.dir.join("volvelle.db").display())).await?;
     let mut gateway = Gateway::new(store, &setup.quorum, "dev", dev.settings)?;
+    let key = dev.dir.join("authorization.der");
+    if key.exists() {
+        gateway.sign_with(&key, &setup.quorum, &[])?;
+    }
     let outcome = async {
         let admin = admin(&dev.dir.join("admin.json"), &url)?;
         found(&gateway, admin, &shutdown).await?;

@@ -77,6 +77,13 @@ pub enum ApiError {
         /// What to do about it.
         hint: String,
     },
+    /// The fragment holders can and will not.
+    HoldersRefuse {
+        /// Which of them, and why.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// A fault of the program; details are in the log under the request id.
     Internal,
 }
@@ -160,6 +167,9 @@ impl ApiError {
             ),
             Self::Unavailable { message, hint } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", message.clone(), hint.as_str())
+            }
+            Self::HoldersRefuse { message, hint } => {
+                (StatusCode::FORBIDDEN, "holders_refuse", message.clone(), hint.as_str())
             }
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,

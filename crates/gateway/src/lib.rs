@@ -2,6 +2,7 @@
 //! set-up runs as children.
 
 pub mod app;
+pub mod burial;
 pub mod children;
 pub mod committer;
 pub mod config;
@@ -22,6 +23,7 @@ pub mod trail;
 pub mod watermark;
 
 pub use error::ApiError;
+pub use volvelle_holder::log as holder_log;
 
 use volvelle_domain::connector::Declaration;
 

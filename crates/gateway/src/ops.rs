@@ -11,6 +11,7 @@ mod grants;
 pub mod items;
 pub mod locks;
 pub mod methods;
+pub mod rekey;
 pub mod roles;
 pub mod rotated;
 pub mod rotated_update;
@@ -87,6 +88,7 @@ pub async fn run(ctx: &Ctx<'_>, name: &str, params: &Params) -> Answer {
         "fragments-repair" => fragments::repair(ctx, params).await,
         "fragments-add-holder" => fragments::add_holder(ctx, params).await,
         "fragments-drop-holder" => fragments::drop_holder(ctx, params).await,
+        "fragments-rekey" => rekey::rekey(ctx, params).await,
         "fragments-doctor" => fragments::doctor(ctx).await,
         "revoke-all-tokens" => auth::revoke_all(ctx).await,
         other => identities(ctx, other, params).await,

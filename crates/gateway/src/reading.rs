@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use volvelle_domain::item::{Item, ItemKind, ItemVersion, RotatorStatus, VersionState};
 use volvelle_domain::{ItemPath, Secret};
 use volvelle_fragments::Bound;
+use volvelle_holder::asker;
 use volvelle_rotation::SHARED;
 use volvelle_store::{items, rotations, versions};
 
@@ -134,10 +135,12 @@ pub async fn value(app: &App, wanted: &Wanted<'_>, from: &auth::From) -> Result<
         let fresh = if attempt == 0 { Fresh::Remembered } else { Fresh::Checked };
         let (view, caller) = app.enter(wanted.token, fresh).await?;
         let remote = auth::admit(&caller.method, from, app.now())?;
+        asker::identify(&caller.identity);
         let ctx = Ctx::new(app, view, caller, remote, "rotated-secret-get-value");
         let source = if attempt == 0 { Source::Shelf } else { Source::Database };
         let outcome = answer(&ctx, source, wanted, &mut waited).await;
         if let Ok(None) = outcome {
+            ctx.note();
             continue;
         }
         let word = match &outcome {
@@ -151,7 +154,12 @@ pub async fn value(app: &App, wanted: &Wanted<'_>, from: &auth::From) -> Result<
             Source::Database => Basis::Rules(ctx.view.stamp.0),
         };
         let noted = Noted { account: ctx.id().clone(), line, basis };
-        if app.trail.commit(noted).await.map_err(unwritten)? == Written::Durable {
+        let written = app.trail.commit(noted).await.map_err(unwritten)?;
+        if written == Written::Durable {
+            asker::note();
+        }
+        ctx.note();
+        if written == Written::Durable {
             return outcome.map(|body| Answer { status: StatusCode::OK, body: body.unwrap_or_default() });
         }
     }

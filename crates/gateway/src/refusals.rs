@@ -1,7 +1,7 @@
 //! What the parts behind the gateway refuse, as errors of the API. Texts of databases stay in the log.
 
 use volvelle_domain::connector::Failure;
-use volvelle_holder::QuorumError;
+use volvelle_holder::{QuorumError, Refusal};
 use volvelle_rotation::EngineError;
 use volvelle_store::StoreError;
 
@@ -55,6 +55,27 @@ impl From<QuorumError> for ApiError {
                 message: error.to_string(),
                 hint: "start the fragment holders that are down".to_owned(),
             },
+            E::Refused { why, detail } => {
+                let (why, hint) = match why {
+                    Refusal::Deleted => (
+                        "this version was deleted, and the holders never open it again",
+                        "a backup does not bring deleted versions back; write a new value",
+                    ),
+                    Refusal::Policy => (
+                        "the holders' policy does not let this gateway open it",
+                        "ask the holders' administrators; `policies` in the roster says what each gateway may",
+                    ),
+                    Refusal::Budget => (
+                        "this gateway has opened as many items as the holders allow for now",
+                        "wait, or have the holders' administrators raise the budget in the roster",
+                    ),
+                    Refusal::Authorization => (
+                        "the holders do not accept the authorization of this request",
+                        "sign in again; if that does not help, compare the gateway's signing key with the holders' configuration",
+                    ),
+                };
+                Self::HoldersRefuse { message: format!("{why} ({detail})"), hint: hint.to_owned() }
+            }
             E::Holders(message) => Self::Unavailable {
                 message,
                 hint: "run `volvelle fragments status` to see how each holder is".to_owned(),

@@ -12,12 +12,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use volvelle_domain::ids::{Clock, Micros};
 use volvelle_holder::Quorum;
+use volvelle_holder::authorization::Signer;
 use volvelle_holder::quorum::QuorumConfig;
 pub use volvelle_rotation::Settings;
 use volvelle_rotation::{Engine, Parts, Vault};
 use volvelle_store::{Store, accounts, items, tokens};
 
 use crate::app::App;
+use crate::burial;
 use crate::children::DirLock;
 use crate::config::{self, Config};
 use crate::console::Console;
@@ -74,6 +76,15 @@ impl Gateway {
         Ok(Self { app, engine, watermark: None, restored: false })
     }
 
+    /// Has it sign authorizations of clients for the holders, for itself and the gateways with these pins.
+    ///
+    /// # Errors
+    /// The key cannot be read.
+    pub fn sign_with(&self, key: &Path, quorum: &QuorumConfig, others: &[String]) -> Result<()> {
+        let signer = Signer::load(key, &quorum.identity.certificate, others)?;
+        self.app.signer.set(signer).map_err(|_| anyhow::anyhow!("there is a signing key already"))
+    }
+
     /// Makes ready for the work: leases of a dead predecessor are given back if `Predecessor::Dead`, and a restored database is
     /// noticed.
     ///
@@ -112,7 +123,10 @@ impl Gateway {
             }
         };
         let gauges = gauges(Arc::clone(&self.app), shutdown.clone());
-        tokio::join!(front, self.engine.run(shutdown), gauges, follow, ask);
+        let rekeyer = self.app.rekeyer.clone();
+        let rekeys = rekeyer.run(shutdown.clone());
+        let burials = burial::follow(Arc::clone(&self.app), shutdown.clone());
+        tokio::join!(front, self.engine.run(shutdown), gauges, follow, ask, rekeys, burials);
     }
 }
 
@@ -153,6 +167,7 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
     let mut tx = app.store.read().await?;
     let counts = items::counts(&mut tx, now).await?;
     let open = volvelle_store::rotations::open_count(&mut tx).await?;
+    let unburied = volvelle_store::tombstones::count(&mut tx).await?;
     drop(tx);
     let set = |name: &'static str, value: i64| metrics::gauge!(name).set(value as f64);
     set("volvelle_rotated_secrets", counts.secrets);
@@ -161,6 +176,7 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
     set("volvelle_secrets_in_doubt", counts.in_doubt);
     set("volvelle_secrets_failed", counts.failed);
     set("volvelle_rotations_open", open);
+    set("volvelle_tombstones_pending", unburied.count);
     for holder in app.vault.quorum().status().await {
         let up = if holder.state == "up" { 1.0 } else { 0.0 };
         metrics::gauge!("volvelle_holder_up", "holder" => holder.index.to_string()).set(up);
@@ -169,6 +185,7 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
         for state in ["down", "lost", "stale", "quarantined"] {
             metrics::gauge!("volvelle_holder_state", "holder" => index(), "state" => state).set(named(state));
         }
+        metrics::gauge!("volvelle_holder_tombstones", "holder" => index()).set(holder.tombstones.unwrap_or(0) as f64);
         metrics::gauge!("volvelle_holder_epoch", "holder" => index()).set(f64::from(holder.epoch.unwrap_or(0)));
     }
     let mut tx = app.store.begin().await?;
@@ -192,6 +209,9 @@ pub async fn production(path: &Path, first_account_file: Option<&Path>, shutdown
     let quorum = beside(quorum, &config.quorum);
     let store = Store::open(&config.store).await.context("the store cannot be opened")?;
     let mut gateway = Gateway::new(store, &quorum, &lease_name(&config.store, config.listen), Settings::default())?;
+    if let Some(key) = &config.authorization_key {
+        gateway.sign_with(key, &quorum, &config.authorization_gateways)?;
+    }
     if let Some(file) = first_account_file {
         first_account_into(&gateway.app, file, config.listen).await?;
     }

@@ -2,6 +2,8 @@
 
 #[path = "gateway/audit.rs"]
 mod audit_cases;
+#[path = "gateway/burial.rs"]
+mod burial_cases;
 #[path = "gateway/console.rs"]
 mod console;
 #[path = "gateway/fleet.rs"]

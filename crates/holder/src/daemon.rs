@@ -1,11 +1,14 @@
 //! The holder: listens, knows its peers by pin, evaluates for gateways, takes part in key generations.
 
+mod authorize;
 mod evaluate;
 mod keygen;
 mod policy;
 mod renew;
 mod repair;
+mod retire;
 mod serve;
+mod tombstones;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,6 +23,8 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use volvelle_fragments::place::SUITE;
 
+use self::authorize::Authorizer;
+pub use self::authorize::{Authorization, Mode, Rotation};
 use self::keygen::Session;
 use self::policy::Guard;
 pub(crate) use self::renew::certificate;
@@ -30,6 +35,8 @@ use crate::roster::{IdentityFiles, Roster, read_private};
 pub use crate::state::Unlock;
 use crate::state::{Folder, Key, KeyName, now};
 use crate::tls;
+use crate::tombstones::Tombstones;
+use crate::trust;
 use crate::wire::{KeyRef, Request, Response};
 
 /// Longest a peer may take for a handshake or a message between holders.
@@ -57,6 +64,12 @@ pub struct HolderConfig {
     /// What opens the key that seals the fragments; if nothing is said, that key lies beside them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlock: Option<Unlock>,
+    /// Seconds that a retired key waits for somebody who needs it before it is destroyed; a week, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retire_after_seconds: Option<u64>,
+    /// Whether a client must be behind what gateways ask for; nobody need, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Authorization>,
 }
 
 impl HolderConfig {
@@ -75,6 +88,9 @@ impl HolderConfig {
         }
         config.log = config.log.map(|log| home.join(log));
         config.unlock = config.unlock.map(|unlock| unlock.beside(home));
+        for issuer in config.authorization.iter_mut().flat_map(|section| &mut section.issuers) {
+            issuer.jwks = home.join(&issuer.jwks);
+        }
         Ok(config)
     }
 }
@@ -97,7 +113,9 @@ struct Holder {
     changing: Mutex<()>,
     /// By the gateways of the roster, in order.
     guards: Vec<Guard>,
+    authorizer: Authorizer,
     log: Log,
+    tombstones: Tombstones,
 }
 
 #[derive(Clone, Copy)]
@@ -112,7 +130,7 @@ enum Peer {
 /// # Errors
 /// The configuration or the roster is wrong, or the address cannot be listened on.
 pub async fn run(config: HolderConfig, shutdown: impl Future<Output = ()>) -> Result<()> {
-    let roster = Roster::load(&config.roster)?;
+    let roster = trust::believed(&config.roster)?;
     ensure!(roster.holders.iter().any(|h| h.index == config.index), "the roster has no holder {}", config.index);
     let signing = Ed25519KeyPair::from_pkcs8(&read_private(&config.identity.key)?)
         .map_err(|_| anyhow!("{} is no Ed25519 key", config.identity.key.display()))?;
@@ -125,7 +143,9 @@ pub async fn run(config: HolderConfig, shutdown: impl Future<Output = ()>) -> Re
     let policy = |pin: &String| roster.policies.iter().find(|policy| policy.gateway == *pin).cloned();
     let holder = Arc::new(Holder {
         guards: roster.gateways.iter().map(|pin| Guard::new(policy(pin))).collect(),
+        authorizer: Authorizer::new(config.authorization.as_ref(), &roster, Path::new(""))?,
         log,
+        tombstones: Tombstones::open(config.state.clone())?,
         folder,
         roster,
         signing,
@@ -141,6 +161,7 @@ pub async fn run(config: HolderConfig, shutdown: impl Future<Output = ()>) -> Re
         () = &mut shutdown => {}
         () = accept(&holder, &acceptor, &listener) => {}
         () = bring_to_disk(&holder) => {}
+        () = tombstones::follow(&holder) => {}
     }
     holder.log.sync();
     tracing::info!(index = holder.config.index, "stopped");
@@ -152,6 +173,7 @@ async fn bring_to_disk(holder: &Holder) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         holder.log.sync();
+        holder.destroy_retired();
     }
 }
 
@@ -189,6 +211,8 @@ fn named(realm_text: &str, key_id: u32) -> Result<KeyName> {
 impl Holder {
     async fn answer(&self, peer: Peer, request: Request) -> Result<Response> {
         match (peer, request) {
+            (Peer::Gateway(gateway), Request::Bury { realm, inputs }) => self.bury(gateway, &realm, &inputs),
+            (Peer::Holder(_), Request::Tombstones { after }) => self.tombstones_after(after.as_deref()),
             (Peer::Gateway(_), request) => self.answer_gateway(request).await,
             (Peer::Holder(from), Request::Share { session, package }) => self.receive(from, &session, &package),
             _ => bail!("this peer may not ask that"),
@@ -202,6 +226,8 @@ impl Holder {
                 software: concat!("volvelle-holder ", env!("CARGO_PKG_VERSION")).to_owned(),
                 suites: vec![SUITE],
                 clock: now(),
+                backup: self.folder.backed_up(),
+                tombstones: self.tombstones.sum().count,
             }),
             Request::KeyInfo { realm, key_id } => self.info(&named(&realm, key_id)?),
             Request::Round1 { realm, key_id, session } => self.round1(named(&realm, key_id)?, session),
@@ -223,7 +249,12 @@ impl Holder {
             Request::RepairSplit { session } => self.repair_split(&session).await,
             Request::RepairSum { session } => self.repair_sum(&session).await,
             Request::RepairFinish { session, info } => self.repair_finish(&session, info),
-            Request::Share { .. } => bail!("this peer may not ask that"),
+            Request::Highest { realm } => self.highest(&realm),
+            Request::Retire { realm, key_id } => self.retire(&named(&realm, key_id)?),
+            Request::Keep { realm, key_id } => self.keep(&named(&realm, key_id)?),
+            Request::Share { .. } | Request::Bury { .. } | Request::Tombstones { .. } => {
+                bail!("this peer may not ask that")
+            }
         }
     }
 
@@ -277,6 +308,8 @@ impl Holder {
     fn names(&self, after: Option<KeyRef>) -> Result<Response> {
         let after = after.map(|key| named(&key.realm, key.key_id)).transpose()?;
         let later = self.folder.keys()?.into_iter().filter(|name| after.is_none_or(|after| *name > after));
+        // What is on its way out is neither refreshed nor repaired any more.
+        let later = later.filter(|name| self.folder.retired(name).is_none());
         let names = later.take(KEYS_AT_ONCE).map(|(realm, key_id)| KeyRef { realm: hex::encode(realm), key_id });
         Ok(Response::Keys(names.collect()))
     }

@@ -4,6 +4,8 @@
 //! must stay true: a fragment leaves its holder in no message; peers are known by pinned certificates only; a key is used only
 //! after every holder signed the same transcript of its generation.
 
+pub mod asker;
+pub mod authorization;
 mod channel;
 pub mod daemon;
 pub mod eval;
@@ -15,11 +17,13 @@ pub mod roster;
 pub mod setup;
 mod state;
 mod tls;
+mod tombstones;
+pub mod trust;
 mod wire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use quorum::{HolderStatus, Quorum, QuorumError};
+pub use quorum::{HolderStatus, Quorum, QuorumError, Refusal};
 pub use roster::Roster;
 
 /// What a mutex here guards is never left half-changed, so a panic elsewhere spoils nothing.

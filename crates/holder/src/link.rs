@@ -36,6 +36,8 @@ const SWEEP: Duration = Duration::from_millis(500);
 pub(crate) enum Failure {
     /// It answered that it will not.
     Refused(String),
+    /// It answered that no client is believed to ask for it.
+    Unauthorized(String),
     /// It cannot be reached, or answers nothing that makes sense.
     Unreachable(String),
     /// Nothing came in time.
@@ -47,7 +49,7 @@ pub(crate) enum Failure {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Refused(why) | Self::Unreachable(why) => f.write_str(why),
+            Self::Refused(why) | Self::Unauthorized(why) | Self::Unreachable(why) => f.write_str(why),
             Self::Late => f.write_str("no answer in time"),
             Self::Busy => f.write_str("too many requests are under way"),
         }
@@ -109,6 +111,9 @@ impl Link {
             match answer.await {
                 Ok(Ok(frame)) if frame.kind == Kind::Refused => {
                     return Err(Failure::Refused(String::from_utf8_lossy(&frame.body).into_owned()));
+                }
+                Ok(Ok(frame)) if frame.kind == Kind::Unauthorized => {
+                    return Err(Failure::Unauthorized(String::from_utf8_lossy(&frame.body).into_owned()));
                 }
                 Ok(Ok(frame)) => return Ok(frame),
                 Ok(Err(why)) => return Err(Failure::Unreachable(why)),

@@ -33,7 +33,7 @@ pub struct Entry {
     pub at: u64,
     /// The pin of the gateway that asked.
     pub gateway: String,
-    /// `seal`, `open`, `rewrap` or `probe`.
+    /// `seal`, `open`, `rewrap`, `probe` or `bury`.
     pub operation: String,
     /// The tenant.
     pub realm: String,
@@ -45,6 +45,9 @@ pub struct Entry {
     pub request: String,
     /// Who asked the gateway, as the gateway says.
     pub principal: String,
+    /// Who is behind it, as this holder found; empty if it does not look.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub authorization: String,
     /// What it was for, and what became of it.
     pub inputs: Vec<Line>,
     /// SHA-256 of the line before.
@@ -62,8 +65,28 @@ pub struct Line {
     pub version: u32,
     /// Its path.
     pub path: String,
-    /// `evaluated`, `denied`, `rate` or `bad`.
+    /// `evaluated`, `denied`, `rate`, `tombstone`, `unauthorized` or `bad`; for a burial `buried`, `denied`, `rate` or `bad`.
     pub status: String,
+}
+
+impl Entry {
+    /// Of a gateway that buries; what becomes of it is in the lines.
+    pub(crate) fn of_burial(gateway: &str, realm: &str, inputs: Vec<Line>) -> Self {
+        Self {
+            seq: 0,
+            at: 0,
+            gateway: gateway.to_owned(),
+            operation: "bury".to_owned(),
+            realm: realm.to_owned(),
+            key_id: 0,
+            epoch: 0,
+            request: String::new(),
+            principal: String::new(),
+            authorization: String::new(),
+            inputs,
+            prev: String::new(),
+        }
+    }
 }
 
 impl Line {
@@ -211,24 +234,66 @@ fn before(path: &Path) -> Result<(u64, String, u64)> {
     }
 }
 
-/// Every entry of a log, in order, as far as the chain holds.
+/// Every entry of a log, from the first one on, in order, as far as the chain holds.
 ///
 /// # Errors
 /// Says at which entry the chain is broken.
 pub fn read(folder: &Path, mut each: impl FnMut(Entry)) -> Result<Checked> {
-    let (mut entries, mut head) = (0_u64, BEGINNING.to_owned());
-    for path in segments(folder)? {
-        for line in BufReader::new(fs::File::open(&path)?).split(b'\n') {
-            let line = line?;
-            let next = entries + 1;
+    walk(folder, Some(&(0, BEGINNING.to_owned())), |entry, _| {
+        each(entry);
+        Ok(())
+    })
+}
+
+/// The same of a folder or an exported file that may begin later: what was before its first entry is not asked for.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_part(path: &Path, mut each: impl FnMut(Entry)) -> Result<Checked> {
+    walk(path, None, |entry, _| {
+        each(entry);
+        Ok(())
+    })
+}
+
+/// Writes the lines of a log as they are, as far as the chain holds.
+///
+/// # Errors
+/// As [`read`], or nothing can be written.
+pub fn export(path: &Path, out: &mut impl std::io::Write) -> Result<Checked> {
+    walk(path, None, |_, line| {
+        out.write_all(line)?;
+        Ok(out.write_all(b"\n")?)
+    })
+}
+
+fn walk(
+    path: &Path,
+    begin: Option<&(u64, String)>,
+    mut each: impl FnMut(Entry, &[u8]) -> Result<()>,
+) -> Result<Checked> {
+    let (mut entries, mut last) = (0_u64, begin.cloned());
+    let files = if path.is_dir() { segments(path)? } else { vec![path.to_owned()] };
+    let newest = files.last().cloned();
+    for file in &files {
+        let mut lines = BufReader::new(fs::File::open(file)?);
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line)? > 0 {
+            // A holder that runs may be writing its last line just now.
+            if line.pop_if(|end| *end == b'\n').is_none() && Some(file) == newest.as_ref() && begin.is_none() {
+                break;
+            }
+            let next = last.as_ref().map_or(entries, |(seq, _)| *seq) + 1;
             let entry: Entry = serde_json::from_slice(&line).with_context(|| format!("entry {next} cannot be read"))?;
-            ensure!(entry.seq == next && entry.prev == head, "the chain is broken at entry {next}");
-            head = hex::encode(digest(&SHA256, &line).as_ref());
-            entries = next;
-            each(entry);
+            let follows = last.as_ref().is_none_or(|(seq, head)| entry.seq == seq + 1 && entry.prev == *head);
+            ensure!(follows, "the chain is broken at entry {next}");
+            last = Some((entry.seq, hex::encode(digest(&SHA256, &line).as_ref())));
+            entries += 1;
+            each(entry, &line)?;
+            line.clear();
         }
     }
-    Ok(Checked { entries, head })
+    Ok(Checked { entries, head: last.map(|(_, head)| head).unwrap_or_default() })
 }
 
 #[cfg(test)]
@@ -247,6 +312,7 @@ mod tests {
             epoch: 0,
             request: "00".into(),
             principal: String::new(),
+            authorization: String::new(),
             inputs: vec![line],
             prev: String::new(),
         }

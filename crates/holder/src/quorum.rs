@@ -4,12 +4,14 @@
 //! always proved, since a wrong answer there would destroy data later.
 
 mod ask;
+mod bury;
 mod cache;
 mod doctor;
 mod epochs;
 mod generate;
 mod health;
 mod refresh;
+mod rekey;
 mod repair;
 
 use std::collections::{BTreeMap, HashMap};
@@ -25,16 +27,19 @@ use volvelle_fragments::record::fresh_salt;
 use volvelle_fragments::{Bound, Error, Input, Kek, Place, PublicShare, Record, Sealed, Weights};
 use zeroize::Zeroizing;
 
+pub use self::bury::{Grave, LARGEST_BURIAL};
 use self::cache::Cache;
 pub use self::doctor::{Finding, Severity};
 use self::epochs::View;
 pub use self::refresh::Refreshed;
+pub use self::rekey::Fate;
 pub use self::repair::Repaired;
 use crate::eval::Operation;
 use crate::link::Link;
 use crate::lock;
 use crate::roster::{IdentityFiles, Roster};
 use crate::tls;
+use crate::trust;
 
 /// Longest a holder may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -97,9 +102,30 @@ pub enum QuorumError {
     /// A refresh or repair did not come to an end. Nothing is lost; it may be repeated.
     #[error("{0}")]
     Holders(String),
+    /// So many holders refuse that too few are left.
+    #[error("{detail}")]
+    Refused {
+        /// What they object to.
+        why: Refusal,
+        /// Which holder says what.
+        detail: String,
+    },
     /// The configuration is wrong.
     #[error("the holders' configuration is wrong: {0:#}")]
     Config(anyhow::Error),
+}
+
+/// What holders object to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The version was deleted.
+    Deleted,
+    /// Their policy does not allow this gateway to ask for it.
+    Policy,
+    /// The gateway has asked for as many items as it may.
+    Budget,
+    /// No client of this gateway shows that it may ask.
+    Authorization,
 }
 
 impl QuorumError {
@@ -112,6 +138,7 @@ impl QuorumError {
             Self::Record(error) => Self::Record(*error),
             Self::KeyGeneration(why) => Self::KeyGeneration(why.clone()),
             Self::Holders(why) => Self::Holders(why.clone()),
+            Self::Refused { why, detail } => Self::Refused { why: *why, detail: detail.clone() },
             Self::Config(error) => Self::Config(anyhow::anyhow!("{error:#}")),
         }
     }
@@ -130,6 +157,8 @@ pub struct HolderStatus {
     pub epochs_held: Vec<u32>,
     /// When its newest certificate came, in seconds since 1970.
     pub refreshed_at: Option<u64>,
+    /// Deleted versions that it never evaluates again, if it answered.
+    pub tombstones: Option<u64>,
     /// Seconds its clock differs from this one's, if it answered.
     pub clock_skew: Option<u64>,
     /// How long a question and its answer took, if it answered.
@@ -138,6 +167,8 @@ pub struct HolderStatus {
     pub software: Option<String>,
     /// The cryptographic suites it speaks, if it answered.
     pub suites: Vec<u8>,
+    /// When a backup of its state was made, in seconds since 1970, as far as it knows.
+    pub backup_at: Option<u64>,
     /// Why it is not up.
     pub detail: Option<String>,
 }
@@ -151,10 +182,12 @@ impl HolderStatus {
             epoch: None,
             epochs_held: Vec::new(),
             refreshed_at: None,
+            tombstones: None,
             clock_skew: None,
             round_trip: None,
             software: None,
             suites: Vec::new(),
+            backup_at: None,
             detail: None,
         }
     }
@@ -204,7 +237,7 @@ impl Quorum {
     /// # Errors
     /// A file is missing or makes no sense.
     pub fn new(config: &QuorumConfig) -> Result<Self, QuorumError> {
-        let roster = Roster::load(&config.roster).map_err(QuorumError::Config)?;
+        let roster = trust::believed(&config.roster).map_err(QuorumError::Config)?;
         let mut peers = Vec::new();
         for member in &roster.holders {
             let connector = tls::client(&config.identity, member.pin.clone()).map_err(QuorumError::Config)?;

@@ -2,6 +2,8 @@
 
 #[path = "holder/attack.rs"]
 mod attack;
+#[path = "holder/authorization.rs"]
+mod authorization;
 #[path = "holder/crashes.rs"]
 mod crashes;
 #[path = "holder/documents.rs"]
@@ -18,12 +20,20 @@ mod messages;
 mod policies;
 #[path = "holder/program.rs"]
 mod program;
+#[path = "holder/rekey.rs"]
+mod rekey;
 #[path = "holder/renewal.rs"]
 mod renewal;
 #[path = "holder/rest.rs"]
 mod rest;
+#[path = "holder/rosters.rs"]
+mod rosters;
 #[path = "holder/signatures.rs"]
 mod signatures;
+#[path = "holder/tombstones.rs"]
+mod tombstones;
+#[path = "holder/years.rs"]
+mod years;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -11,7 +11,7 @@ use volvelle_domain::rotation::{Stage, State};
 use volvelle_domain::target::{Target, TargetVersion};
 use volvelle_store::rotations::Rotation;
 use volvelle_store::slots::SlotFacts;
-use volvelle_store::{StoreError, Tx, items, rotations, targets, versions};
+use volvelle_store::{StoreError, Tx, audit, items, rotations, targets, versions};
 
 use crate::job::SHARED;
 use crate::seat::Seat;
@@ -165,6 +165,20 @@ async fn prune(tx: &mut Tx, account: &Account, item: &Item, rotation: &Rotation)
     versions::prune(tx, &shared, 1).await?;
     rotations::prune(tx, &rotation.slot, HISTORY).await?;
     Ok(())
+}
+
+/// The entry of a rotation that was planned, and for which something had to be opened or sealed.
+pub(crate) fn planned(item: &Item, cause: &str, now: Micros) -> audit::Entry {
+    audit::Entry {
+        at: now,
+        actor: "volvelle".to_owned(),
+        action: "plan_rotation".to_owned(),
+        object: item.name.to_string(),
+        outcome: "ok".to_owned(),
+        remote: String::new(),
+        detail: cause.to_owned(),
+        request: String::new(),
+    }
 }
 
 /// Brings the item's version numbers in step with its slots.

@@ -10,14 +10,15 @@ use volvelle_domain::account::Account;
 use volvelle_domain::ids::{AccountId, ItemId, Micros, RotationId};
 use volvelle_domain::item::{Item, RotatorStatus, VersionState};
 use volvelle_domain::rotation::Stage;
+use volvelle_holder::asker;
 use volvelle_store::rotations::Rotation;
 use volvelle_store::versions::Slot;
-use volvelle_store::{StoreError, audit, items, rotations, versions};
+use volvelle_store::{StoreError, audit, items, rekeys, rotations, versions};
 
 use crate::job::{self, SHARED, SlotJobs};
 use crate::seat::{Resolved, Seat};
 use crate::worker::{Worker, later};
-use crate::{EngineError, Parts, issue, planner};
+use crate::{EngineError, Parts, books, issue, planner};
 
 /// Longest time the loop sleeps: what another gateway put into the queue is found by then.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -103,6 +104,7 @@ impl Engine {
         let mut tx = self.parts.store.begin().await?;
         let not_before = later(now, self.parts.settings.timing.quiet.min(LAST_WORDS));
         let freed = rotations::release_dead(&mut tx, &self.parts.name, now, not_before).await?;
+        rekeys::release_dead(&mut tx, &self.parts.name).await?;
         tx.commit().await?;
         Ok(freed)
     }
@@ -196,10 +198,13 @@ impl Engine {
             ids.push(rotations::enqueue(&mut tx, &slot, rotator.target, &state, (cause, by), now).await?);
         }
         rotations::pull_forward(&mut tx, &account.id, item.id, now).await?;
-        if let Some(entry) = entry {
+        let own = asker::evaluated().map(|_| books::planned(item, cause, now));
+        if let Some(mut entry) = entry.or(own) {
+            entry.request = asker::evaluated().unwrap_or_default();
             audit::append(&mut tx, &account.id, &[entry]).await?;
         }
         tx.commit().await?;
+        asker::note();
         self.bells.work();
         Ok(ids)
     }

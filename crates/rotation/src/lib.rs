@@ -10,9 +10,11 @@ mod issue;
 mod job;
 mod mend;
 mod planner;
+pub mod rekey;
 mod restore;
 mod seat;
 mod vault;
+pub mod work;
 mod worker;
 
 use std::sync::Arc;

@@ -8,6 +8,7 @@ use volvelle_domain::connector::{ActingAs, Evidence, Failure, FailureClass, Pref
 use volvelle_domain::ids::{Micros, Version};
 use volvelle_domain::item::{Item, ItemVersion, RotatorStatus, VersionState};
 use volvelle_domain::rotation::{Answer, Manner, Stage, adopt};
+use volvelle_holder::asker;
 use volvelle_store::versions::Slot;
 use volvelle_store::{StoreError, audit, items, rotations, slots, targets, versions};
 
@@ -310,8 +311,11 @@ impl Engine {
             targets::add_version(&mut tx, &slot.account, *id, version).await?;
         }
         self.note_success(&mut tx, &mut item, now).await?;
-        audit::append(&mut tx, &slot.account, &[entry]).await?;
-        Ok(tx.commit().await?)
+        let request = asker::evaluated().unwrap_or_default();
+        audit::append(&mut tx, &slot.account, &[audit::Entry { request, ..entry }]).await?;
+        tx.commit().await?;
+        asker::note();
+        Ok(())
     }
 
     async fn note_success(&self, tx: &mut volvelle_store::Tx, item: &mut Item, now: Micros) -> Result<(), StoreError> {

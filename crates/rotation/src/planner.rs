@@ -4,7 +4,7 @@ use volvelle_domain::item::Item;
 use volvelle_store::{accounts, breakers, items};
 
 use crate::engine::Engine;
-use crate::{EngineError, books};
+use crate::{EngineError, books, work};
 
 /// Secrets planned in one round.
 const ROUND: u32 = 200;
@@ -16,7 +16,8 @@ pub(crate) async fn plan(engine: &Engine) -> Result<(), EngineError> {
     let due = items::due(&mut tx, now, ROUND).await?;
     drop(tx);
     for item in due {
-        if let Err(error) = one(engine, &item).await {
+        let work = work::of("plan", &item.account, item.id.0);
+        if let Err(error) = work.scope(one(engine, &item)).await {
             tracing::warn!(%error, item = %item.name, "a secret that is due cannot be planned");
             postpone(engine, &item, &error.to_string()).await?;
         }

@@ -6,10 +6,12 @@ use volvelle_domain::item::{Item, RotatorStatus};
 use volvelle_store::{accounts, audit, items};
 
 use crate::engine::Engine;
-use crate::{EngineError, books};
+use crate::{EngineError, books, work};
 
 /// Items looked at in one transaction.
 const PAGE: u32 = 500;
+/// The kind of work this is.
+const WORK: &str = "restore";
 /// What is shown while nobody has asked the target.
 const RESTORED: &str = "the database was restored from an older backup; the target is being asked which value it has";
 
@@ -48,7 +50,8 @@ impl Engine {
             if !in_doubt {
                 continue;
             }
-            let outcomes = match self.verify(&account, &item).await {
+            let work = work::of(WORK, &item.account, item.id.0);
+            let outcomes = match work.scope(self.verify(&account, &item)).await {
                 Ok(reports) => reports.into_iter().map(|report| report.outcome).collect(),
                 Err(error) => {
                     tracing::warn!(%error, item = %item.name, "a secret cannot be verified after the restore");
@@ -119,5 +122,6 @@ fn entry(item: &Item, outcome: &str, detail: &str, now: volvelle_domain::ids::Mi
         outcome: outcome.to_owned(),
         remote: String::new(),
         detail: detail.to_owned(),
+        request: work::name(WORK, &item.account, item.id.0),
     }
 }

@@ -1,7 +1,7 @@
 //! Seals and opens values at their places. A record opens only in the account, object, version, path and host it was made for.
 
 use volvelle_domain::account::Account;
-use volvelle_domain::ids::{Micros, Version};
+use volvelle_domain::ids::{Micros, Uid, Version};
 use volvelle_domain::item::{Item, ItemVersion};
 use volvelle_domain::path::ItemPath;
 use volvelle_domain::target::{Target, TargetVersion};
@@ -101,6 +101,20 @@ impl Vault {
         self.0.rewrap(&from, &to, &version.sealed).await
     }
 
+    /// Binds one version of a target to its place.
+    ///
+    /// # Errors
+    /// The record does not belong there.
+    pub fn bind_target(
+        &self,
+        account: &Account,
+        target: &Target,
+        version: &TargetVersion,
+    ) -> Result<Bound, QuorumError> {
+        let place = target_place(account, target, &target.name, version.version);
+        Ok(Sealed::parse(&version.sealed)?.bind(&place)?)
+    }
+
     /// Seals the secret parameters of one version of a target.
     ///
     /// # Errors
@@ -181,13 +195,21 @@ impl Vault {
     }
 }
 
-/// The host stands behind the path, after a character that no path contains, so that holders judge by the path.
 fn item_place(account: &Account, item: &Item, name: &ItemPath, host: &str, version: Version) -> Place {
+    place_of_item(account, item.uid, name, host, version)
+}
+
+/// The host stands behind the path, after a character that no path contains, so that holders judge by the path.
+pub(crate) fn place_of_item(account: &Account, uid: Uid, name: &ItemPath, host: &str, version: Version) -> Place {
     let path = if host.is_empty() { name.as_str().to_owned() } else { format!("{name}\n{host}") };
-    Place { realm: account.realm.0, key_id: account.key_id, purpose: ITEM, item: item.uid.0, version, path }
+    Place { realm: account.realm.0, key_id: account.key_id, purpose: ITEM, item: uid.0, version, path }
 }
 
 fn target_place(account: &Account, target: &Target, name: &ItemPath, version: Version) -> Place {
+    place_of_target(account, target.uid, name, version)
+}
+
+pub(crate) fn place_of_target(account: &Account, uid: Uid, name: &ItemPath, version: Version) -> Place {
     let path = name.as_str().to_owned();
-    Place { realm: account.realm.0, key_id: account.key_id, purpose: TARGET, item: target.uid.0, version, path }
+    Place { realm: account.realm.0, key_id: account.key_id, purpose: TARGET, item: uid.0, version, path }
 }

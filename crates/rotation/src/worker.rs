@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use volvelle_domain::connector::{ActingAs, ApplyOutcome, Failure, FailureClass, ProbeOutcome};
-use volvelle_domain::ids::{Clock, Micros, Version};
+use volvelle_domain::ids::{AccountId, Clock, Micros, RotationId, Version};
 use volvelle_domain::item::{ItemVersion, VersionState};
 use volvelle_domain::rotation::{Answer, Applied, Effect, Event, Limits, Manner, Stage, State, next, step};
+use volvelle_holder::asker;
 use volvelle_store::rotations::{Lease, Rotation};
 use volvelle_store::{Store, StoreError, Tx, audit, rotations, versions};
 
-use crate::crash;
+use crate::{crash, work};
+
+/// The kind of work this is.
+const WORK: &str = "rotation";
 
 /// Makes a worker's jobs.
 #[async_trait]
@@ -125,6 +129,35 @@ impl Worker {
     /// # Errors
     /// The store failed, or the lease was lost: nothing further was changed.
     pub async fn drive(&self, rotation: Rotation) -> Result<(), StoreError> {
+        let (account, id) = (rotation.slot.account.clone(), rotation.id);
+        let drive = async {
+            let outcome = self.go_on(rotation).await;
+            if asker::is_unnoted() {
+                self.note(&account, id).await?;
+            }
+            outcome
+        };
+        work::of(WORK, &account, id.0).scope(drive).await
+    }
+
+    /// Leaves an entry of what was evaluated and came to nothing.
+    async fn note(&self, account: &AccountId, id: RotationId) -> Result<(), StoreError> {
+        let mut tx = self.store.begin().await?;
+        let entry = audit::Entry {
+            at: self.clock.now(),
+            actor: "volvelle".to_owned(),
+            action: "rotate_item".to_owned(),
+            object: String::new(),
+            outcome: "failed".to_owned(),
+            remote: String::new(),
+            detail: format!("rotation {id} waits"),
+            request: work::name(WORK, account, id.0),
+        };
+        audit::append(&mut tx, account, &[entry]).await?;
+        tx.commit().await
+    }
+
+    async fn go_on(&self, rotation: Rotation) -> Result<(), StoreError> {
         let job = match self.jobs.job(&rotation).await {
             Ok(job) => job,
             Err(failure) => return self.put_off(&rotation, &failure.message).await,
@@ -294,6 +327,7 @@ impl Worker {
         audit::append(&mut tx, &drive.rotation.slot.account, &entries).await?;
         crash::point("before save");
         tx.commit().await?;
+        asker::note();
         crash::point("after save");
         drive.passed.clear();
         drive.job.written(&drive.rotation, &state);
@@ -359,6 +393,7 @@ fn entry(rotation: &Rotation, object: &str, stage: Stage, now: Micros) -> audit:
             .to_owned(),
         remote: String::new(),
         detail: format!("rotation {} ({}) {}", rotation.id, rotation.cause, stage.as_str()),
+        request: asker::evaluated().unwrap_or_default(),
     }
 }
 

@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod items;
 #[cfg(test)]
 mod plans;
+pub mod rekeys;
 pub mod roles;
 pub mod rotations;
 mod schema;
@@ -24,6 +25,7 @@ pub mod sessions;
 pub mod slots;
 pub mod targets;
 pub mod tokens;
+pub mod tombstones;
 pub mod versions;
 
 pub use db::{Store, Tx};

@@ -40,6 +40,25 @@ pub async fn find(tx: &mut Tx, hash: &[u8; 32]) -> Result<Option<Token>, StoreEr
     tx.row(sql, values![hash.as_slice()]).await?.map(|row| read(&row)).transpose()
 }
 
+/// Keeps with a token what shows the holders that its owner may ask.
+///
+/// # Errors
+/// The token does not exist.
+pub async fn attach_statement(tx: &mut Tx, hash: &[u8; 32], statement: &[u8]) -> Result<(), StoreError> {
+    let sql = "UPDATE tokens SET statement = $2 WHERE hash = $1";
+    let changed = tx.execute(sql, values![hash.as_slice(), statement]).await?;
+    if changed == 1 { Ok(()) } else { Err(StoreError::NotFound("the token")) }
+}
+
+/// What is kept with a token for the holders; empty if nothing is.
+///
+/// # Errors
+/// The database is not available.
+pub async fn statement(tx: &mut Tx, hash: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
+    let sql = "SELECT statement FROM tokens WHERE hash = $1 AND statement IS NOT NULL";
+    tx.row(sql, values![hash.as_slice()]).await?.map_or_else(|| Ok(Vec::new()), |row| row.blob(0))
+}
+
 /// Ends a token before its time.
 ///
 /// # Errors

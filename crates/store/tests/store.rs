@@ -19,7 +19,7 @@ use volvelle_store::slots::SlotFacts;
 use volvelle_store::versions::Slot;
 use volvelle_store::{
     Store, StoreError, Tx, accounts, audit, auth_methods, breakers, items, roles, rotations, slots, targets, tokens,
-    versions,
+    tombstones, versions,
 };
 use volvelle_testkit::postgres::Postgres;
 
@@ -33,10 +33,14 @@ mod identities;
 mod item_cases;
 #[path = "store/queue.rs"]
 mod queue;
+#[path = "store/rekeys.rs"]
+mod rekey_cases;
 #[path = "store/targets.rs"]
 mod target_cases;
 #[path = "store/tenants.rs"]
 mod tenants;
+#[path = "store/tombstones.rs"]
+mod tombstone_cases;
 #[path = "store/versions.rs"]
 mod version_cases;
 

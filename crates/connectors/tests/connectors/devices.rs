@@ -203,7 +203,7 @@ async fn every_platform_is_rotated_saved_and_read_and_no_password_is_typed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_that_the_user_describes_is_rotated() {
     let mut device = Device::new("cisco-ios", "admin", ActingAs::Target).await;
-    let page = include_str!("../../../../docs/connectors/devices.md");
+    let page = include_str!("../../../../docs/targets/devices.md");
     let profile = page.split_once("```toml\n").expect("the page has one").1.split_once("```").expect("it ends").0;
     device.case.target.plain.insert("device-type".into(), json!("custom"));
     device.case.target.plain.insert("device-profile".into(), json!(profile));

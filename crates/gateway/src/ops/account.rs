@@ -148,6 +148,7 @@ pub fn settings(ctx: &Ctx<'_>) -> Answer {
     Ok(json!({
         "account_id": account.id.0,
         "company_name": account.name,
+        "realm": hex::encode(account.realm.0),
         "object_version_settings": {"default-versioning": s.default_versioning, "force_new_versions": s.force_new_versions,
             "max_versions": s.max_versions, "items": []},
         "general_settings": {

@@ -41,7 +41,7 @@ pub async fn list(ctx: &Ctx<'_>, params: &Params) -> Answer {
         .map(|chained| {
             let e = &chained.entry;
             json!({"seq": chained.seq, "at": shape::time(e.at), "actor": e.actor, "action": e.action, "object": e.object,
-                "outcome": e.outcome, "remote": e.remote, "detail": e.detail, "hash": hex::encode(chained.hash)})
+                "outcome": e.outcome, "remote": e.remote, "detail": e.detail, "request": e.request, "hash": hex::encode(chained.hash)})
         })
         .collect();
     Ok(json!({"entries": entries, "next_page": next}))

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use volvelle_domain::Secret;
+use volvelle_domain::account::Account;
 use volvelle_domain::identity::{AuthMethod, SubClaims, Token};
 use volvelle_domain::ids::{AccessId, Micros};
+use volvelle_holder::authorization::forwarded;
 use volvelle_store::{accounts, audit, auth_methods, tokens};
 
 use crate::app::App;
@@ -74,7 +76,8 @@ pub async fn sign_in_for(app: &App, from: &From, params: &Params, purpose: Use) 
         return Err(ApiError::Unauthenticated);
     };
     app.throttle.succeeded(id, from.remote.address);
-    let (token, expires_at) = issue(app, method, (&remote, purpose), now).await?;
+    let own = params.secret("jwt");
+    let (token, expires_at) = issue(app, method, (&remote, purpose), own.as_ref(), now).await?;
     let text = token.expose_str().unwrap_or_default();
     let shown = shape::time(expires_at);
     Ok(json!({
@@ -91,6 +94,7 @@ async fn issue(
     app: &App,
     method: &AuthMethod,
     (remote, purpose): (&str, Use),
+    own: Option<&Secret>,
     now: Micros,
 ) -> Result<(Secret, Micros), ApiError> {
     let token = credentials::token(app.engine.parts().entropy.as_ref());
@@ -112,10 +116,32 @@ async fn issue(
         expires_at,
     };
     tokens::add(&mut tx, &stored).await?;
+    if let Some(statement) = statement(app, &account, method, own, (now, expires_at))? {
+        tokens::attach_statement(&mut tx, &stored.hash, &statement).await?;
+    }
     let entry = entry(method, remote, "ok", now);
     audit::append(&mut tx, &account.id, &[entry]).await?;
     tx.commit().await?;
     Ok((token, expires_at))
+}
+
+/// What shows the holders that this client may ask: his own token of a provider, or what this gateway signs.
+fn statement(
+    app: &App,
+    account: &Account,
+    method: &AuthMethod,
+    own: Option<&Secret>,
+    (from, until): (Micros, Micros),
+) -> Result<Option<Vec<u8>>, ApiError> {
+    if let Some(own) = own {
+        return forwarded(own.expose()).map(Some).map_err(|error| bad("jwt", error.to_string()));
+    }
+    let Some(signer) = app.signer.get() else { return Ok(None) };
+    let seconds = |at: Micros| u64::try_from(at.0 / 1_000_000).unwrap_or(0);
+    signer.sign(account.realm.0, &method.access_id.0, (seconds(from), seconds(until))).map(Some).map_err(|error| {
+        tracing::error!(%error, "a client's authorization cannot be signed");
+        ApiError::Internal
+    })
 }
 
 fn entry(method: &AuthMethod, remote: &str, outcome: &str, now: Micros) -> audit::Entry {
@@ -127,6 +153,7 @@ fn entry(method: &AuthMethod, remote: &str, outcome: &str, now: Micros) -> audit
         outcome: outcome.to_owned(),
         remote: remote.to_owned(),
         detail: String::new(),
+        request: String::new(),
     }
 }
 

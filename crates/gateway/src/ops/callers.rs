@@ -5,6 +5,8 @@
 use serde_json::json;
 use volvelle_domain::ItemPath;
 use volvelle_domain::ids::AccountId;
+use volvelle_holder::asker;
+use volvelle_rotation::work;
 use volvelle_store::audit::Said;
 use volvelle_store::{accounts, items};
 
@@ -25,6 +27,8 @@ const LONGEST: usize = 8 * 1024;
 /// It is no proof, or not that one; or too few holders answer.
 pub async fn validate(app: &App, from: &From, params: &Params) -> Answer {
     let now = app.now();
+    // The hook has no token: it is a part of the rotation that called it.
+    asker::identify(&work::own());
     app.throttle.check(CALLER, from.remote.address, now).map_err(ApiError::SlowDown)?;
     let expected = params.text("expected_access_id").unwrap_or_default();
     let wanted = params.text("expected_item_name").unwrap_or_default();
@@ -39,10 +43,12 @@ pub async fn validate(app: &App, from: &From, params: &Params) -> Answer {
                 outcome: "ok",
                 remote: &from.remote.shown,
                 detail: "",
+                request: &asker::evaluated().unwrap_or_default(),
             }
             .line();
             let noted = Noted { account: AccountId(account.clone()), line, basis: Basis::Nothing };
             app.trail.commit(noted).await.map_err(unwritten)?;
+            asker::note();
             Ok(json!({"access_id": account, "item_name": item.as_str()}))
         }
         _ => {

@@ -4,13 +4,14 @@
 use serde_json::{Value, json};
 use volvelle_domain::ids::Micros;
 use volvelle_holder::quorum::{Finding, HolderStatus, KeyName, Severity};
+use volvelle_store::tombstones;
 
 use super::Answer;
 use crate::ctx::Ctx;
 use crate::error::ApiError;
 use crate::params::{Params, bad};
 
-fn require_operator(ctx: &Ctx<'_>) -> Result<(), ApiError> {
+pub(super) fn require_operator(ctx: &Ctx<'_>) -> Result<(), ApiError> {
     ctx.require_admin()?;
     if ctx.account().operator { Ok(()) } else { Err(ctx.unauthorized()) }
 }
@@ -24,13 +25,21 @@ pub async fn status(ctx: &Ctx<'_>) -> Answer {
     let quorum = ctx.app.vault.quorum();
     let statuses = quorum.status().await;
     let epoch = statuses.iter().filter_map(|status| status.epoch).max();
-    let holders: Vec<Value> = statuses.iter().map(holder).collect();
+    let mut holders: Vec<Value> = statuses.iter().map(holder).collect();
     let refreshed = statuses.iter().filter_map(|status| status.refreshed_at).min();
+    let mut tx = ctx.app.store.read().await?;
+    let unburied = tombstones::count(&mut tx).await?;
+    for (shown, status) in holders.iter_mut().zip(&statuses) {
+        shown["tombstones_pending"] = json!(tombstones::lacking(&mut tx, status.index).await?);
+    }
     Ok(json!({
         "threshold": quorum.threshold(),
         "epoch": epoch,
         "refreshed_at": refreshed.map(time),
         "holders": holders,
+        "rekeys": super::rekey::under_way(ctx).await?,
+        "tombstones_pending": unburied.count,
+        "tombstones_pending_since": unburied.oldest.map(crate::shape::time),
     }))
 }
 
@@ -43,11 +52,12 @@ fn holder(status: &HolderStatus) -> Value {
         "refreshed_at": status.refreshed_at.map(time),
         "round_trip_us": status.round_trip.and_then(|time| u64::try_from(time.as_micros()).ok()),
         "software": status.software,
+        "tombstones": status.tombstones,
         "detail": status.detail,
     })
 }
 
-fn time(seconds: u64) -> String {
+pub(super) fn time(seconds: u64) -> String {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     crate::shape::time(Micros(0).plus_seconds(seconds))
 }
@@ -141,7 +151,8 @@ fn failures(failed: &[(KeyName, String)]) -> Value {
 /// The caller may not.
 pub async fn doctor(ctx: &Ctx<'_>) -> Answer {
     require_operator(ctx)?;
-    let findings: Vec<Value> = ctx.app.vault.quorum().examine_all().await.iter().map(finding).collect();
+    let mut findings: Vec<Value> = ctx.app.vault.quorum().examine_all().await.iter().map(finding).collect();
+    findings.extend(crate::burial::findings(ctx.app).await?);
     Ok(json!({"findings": findings}))
 }
 

@@ -11,6 +11,7 @@ use volvelle_domain::target::Target;
 use volvelle_store::{StoreError, Tx, items, rotations, targets, versions};
 
 use super::{Answer, locks, rotated_update, settings};
+use crate::burial;
 use crate::ctx::{Ctx, ITEMS};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
@@ -241,11 +242,12 @@ pub async fn delete(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let mut tx = ctx.app.store.begin().await?;
     if version < 0 {
         check_deletable(ctx, &item)?;
-        items::remove(&mut tx, ctx.id(), item.id).await.map_err(|error| busy(error, &name))?;
+        remove(ctx, &mut tx, &item).await?;
     } else {
         remove_version(ctx, &mut tx, &item, version).await?;
     }
     ctx.commit(tx, name.as_str(), &if version < 0 { String::new() } else { format!("version {version}") }).await?;
+    ctx.app.burials.notify_one();
     Ok(deleted(ctx, item.id, &name, version))
 }
 
@@ -271,12 +273,22 @@ fn check_deletable(ctx: &Ctx<'_>, item: &Item) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Removes an item with all its versions, which the holders are to bury.
+async fn remove(ctx: &Ctx<'_>, tx: &mut Tx, item: &Item) -> Result<(), ApiError> {
+    // Locked, so that no version comes between.
+    let item = items::lock(tx, ctx.id(), item.id).await?;
+    let kept = versions::list_item(tx, ctx.id(), item.id).await?;
+    items::remove(tx, ctx.id(), item.id).await.map_err(|error| busy(error, &item.name))?;
+    Ok(burial::of_versions(ctx, tx, &item, &kept).await?)
+}
+
 async fn remove_version(ctx: &Ctx<'_>, tx: &mut Tx, item: &Item, version: i64) -> Result<(), ApiError> {
     let kept = versions::list_item(tx, ctx.id(), item.id).await?;
     let wanted = if version == 0 { i64::from(item.last_version) } else { version };
     let number = kept.iter().map(|v| v.version).find(|v| i64::from(*v) == wanted);
     let number = number.ok_or_else(|| ctx.not_found(&format!("item {} version {wanted}", item.name)))?;
-    for version in kept.iter().filter(|v| v.version == number) {
+    let gone: Vec<_> = kept.into_iter().filter(|version| version.version == number).collect();
+    for version in &gone {
         let slot = versions::Slot { account: ctx.id().clone(), item: item.id, host: version.host.clone() };
         versions::remove_version(tx, &slot, number).await.map_err(|error| match error {
             StoreError::Forbidden(_) => {
@@ -285,7 +297,7 @@ async fn remove_version(ctx: &Ctx<'_>, tx: &mut Tx, item: &Item, version: i64) -
             other => other.into(),
         })?;
     }
-    Ok(())
+    Ok(burial::of_versions(ctx, tx, item, &gone).await?)
 }
 
 /// Deletes items by name, or everything below a path; those that cannot be deleted are told.
@@ -329,6 +341,8 @@ async fn delete_one(ctx: &Ctx<'_>, name: &str) -> Result<(), ApiError> {
     let item = ctx.item(&path, "delete").await?;
     check_deletable(ctx, &item)?;
     let mut tx = ctx.app.store.begin().await?;
-    items::remove(&mut tx, ctx.id(), item.id).await.map_err(|error| busy(error, &path))?;
-    ctx.commit(tx, path.as_str(), "").await
+    remove(ctx, &mut tx, &item).await?;
+    ctx.commit(tx, path.as_str(), "").await?;
+    ctx.app.burials.notify_one();
+    Ok(())
 }

@@ -11,6 +11,7 @@ use volvelle_rotation::Resolved;
 use volvelle_store::{StoreError, breakers, targets};
 
 use super::{Answer, settings};
+use crate::burial;
 use crate::ctx::{Ctx, TARGETS};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
@@ -454,6 +455,8 @@ pub async fn delete(ctx: &Ctx<'_>, params: &Params) -> Answer {
         )));
     }
     let mut tx = ctx.app.store.begin().await?;
+    let target = targets::lock(&mut tx, ctx.id(), target.id).await?;
+    burial::of_target(ctx, &mut tx, &target).await?;
     targets::remove(&mut tx, ctx.id(), target.id).await.map_err(|error| match error {
         StoreError::Forbidden(_) => ApiError::Conflict(format!(
             "target {name} is used by a rotated secret or a linked target; delete that first"
@@ -461,6 +464,7 @@ pub async fn delete(ctx: &Ctx<'_>, params: &Params) -> Answer {
         other => other.into(),
     })?;
     ctx.commit(tx, name.as_str(), "").await?;
+    ctx.app.burials.notify_one();
     Ok(json!({}))
 }
 

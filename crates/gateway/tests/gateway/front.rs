@@ -212,6 +212,7 @@ async fn reads_of_many_are_in_an_unbroken_chain() {
                 outcome: "ok".to_owned(),
                 remote: "127.0.0.1".to_owned(),
                 detail: String::new(),
+                request: String::new(),
             };
             trail.commit(Noted { account: id, line: entry.line(), basis: Basis::Nothing }).await
         })
@@ -231,6 +232,7 @@ async fn reads_of_many_are_in_an_unbroken_chain() {
             outcome: "ok",
             remote: "",
             detail: "",
+            request: "",
         }
         .line(),
     };

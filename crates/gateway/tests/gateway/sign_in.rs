@@ -42,6 +42,22 @@ async fn wrong_keys_and_unknown_ids_are_told_alike() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clients_own_token_is_kept_for_the_holders_if_it_is_short_enough() {
+    let world = World::start().await;
+    let sign_in = async |jwt: String| {
+        let body = json!({"access-id": world.admin.id, "access-key": world.admin.key, "jwt": jwt});
+        world.send(HERE, &[], "/auth", &body).await
+    };
+    let (status, answer) = sign_in("a.b.c".to_owned()).await;
+    assert_eq!(status, 200, "{answer}");
+    let hash = volvelle_gateway::credentials::hash(answer["token"].as_str().expect("a token").as_bytes());
+    let mut tx = world.store.read().await.expect("a reader");
+    assert_eq!(volvelle_store::tokens::statement(&mut tx, &hash).await.expect("kept"), b"\x02a.b.c");
+    let (status, answer) = sign_in("x".repeat(9000)).await;
+    assert_eq!((status, answer["code"].as_str()), (400, Some("bad_parameter")), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tokens_end() {
     let world = World::start().await;
     let ann = world.person("/ann").await;

@@ -3,11 +3,12 @@
 //! What must stay true: only inputs that parse strictly are evaluated; inputs of probes and inputs of records never mix, so that a
 //! probe's answer says nothing about any record.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use volvelle_fragments::place::PROBE;
 use volvelle_fragments::{Input, proof};
 
 use super::Holder;
+use super::authorize::Behind;
 use crate::eval::{Answer, EvalAnswers, EvalRequest, Operation, Proving};
 use crate::log::{Entry, Line};
 use crate::wire::Stale;
@@ -17,6 +18,8 @@ pub(super) enum Outcome {
     Answers(Vec<u8>),
     /// The epoch is not held here.
     Stale(Vec<u8>),
+    /// No client is behind it; why that is not believed.
+    Unauthorized(String),
 }
 
 impl Holder {
@@ -31,12 +34,23 @@ impl Holder {
             let stale = Stale { held, newest: key.newest().map(|slot| slot.info.clone()) };
             return Ok(Outcome::Stale(serde_json::to_vec(&stale)?));
         };
-        let (refused, lines) = self.judge(gateway, &request)?;
+        let pin = self.roster.gateways.get(gateway).context("the gateway is not in the roster")?;
+        let (behind, unauthorized) = self.authorizer.judge(pin, &request);
+        if unauthorized {
+            let read =
+                |x: &&[u8]| Input::parse(x).map_or_else(|_| Line::unread(), |i| Line::of(i.place, "unauthorized"));
+            let lines = request.inputs.iter().map(read).collect();
+            self.log.append(self.entry(gateway, &request, lines, &behind)?)?;
+            let Behind::Unknown(why) = behind else { bail!("nobody is behind it") };
+            return Ok(Outcome::Unauthorized(why));
+        }
+        self.used(&(request.realm, request.key_id), request.operation)?;
+        let (refused, lines) = self.judge(gateway, &request, &behind)?;
         ensure!(
             refused.iter().any(|refused| *refused != Some(Answer::Bad)),
             "none of the inputs belongs to this key and operation"
         );
-        self.log.append(self.entry(gateway, &request, lines)?)?;
+        self.log.append(self.entry(gateway, &request, lines, &behind)?)?;
         let pairs = || request.inputs.iter().zip(&refused);
         let good: Vec<&[u8]> = pairs().filter(|(_, refused)| refused.is_none()).map(|(x, _)| *x).collect();
         let (encoded, proof) = match request.proving {
@@ -54,21 +68,33 @@ impl Holder {
     }
 
     /// Which inputs are refused, and what the log says of each.
-    fn judge(&self, gateway: usize, request: &EvalRequest<'_>) -> Result<(Vec<Option<Answer>>, Vec<Line>)> {
+    fn judge(
+        &self,
+        gateway: usize,
+        request: &EvalRequest<'_>,
+        behind: &Behind,
+    ) -> Result<(Vec<Option<Answer>>, Vec<Line>)> {
         let guard = self.guards.get(gateway).context("the gateway is not in the roster")?;
-        let judged =
-            request.inputs.iter().map(|x| match Input::parse(x).ok().filter(|input| belongs(input, request)) {
+        let mut judged = (Vec::with_capacity(request.inputs.len()), Vec::with_capacity(request.inputs.len()));
+        for x in &request.inputs {
+            let (refused, line) = match Input::parse(x).ok().filter(|input| belongs(input, request)) {
                 None => (Some(Answer::Bad), Line::unread()),
                 Some(input) => {
-                    let refused = guard.refuses(request.operation, &input);
+                    let deleted = self.tombstones.hit(&input)?.then_some(Answer::Tombstone);
+                    let refused = deleted
+                        .or_else(|| self.authorizer.refuses(behind, gateway, request.operation, &input))
+                        .or_else(|| guard.refuses(request.operation, &input));
                     let status = refused.map_or("evaluated", Answer::word);
                     (refused, Line::of(input.place, status))
                 }
-            });
-        Ok(judged.unzip())
+            };
+            judged.0.push(refused);
+            judged.1.push(line);
+        }
+        Ok(judged)
     }
 
-    fn entry(&self, gateway: usize, request: &EvalRequest<'_>, inputs: Vec<Line>) -> Result<Entry> {
+    fn entry(&self, gateway: usize, request: &EvalRequest<'_>, inputs: Vec<Line>, behind: &Behind) -> Result<Entry> {
         Ok(Entry {
             seq: 0,
             at: 0,
@@ -79,6 +105,7 @@ impl Holder {
             epoch: request.epoch,
             request: hex::encode(request.request_id),
             principal: request.principal.to_owned(),
+            authorization: behind.text(),
             inputs,
             prev: String::new(),
         })

@@ -1,7 +1,8 @@
 //! What a holder allows a gateway: paths, operations, and how many different items in a minute, an hour and a day.
 //!
 //! What must stay true: sealing and opening are judged alike, since whoever may seal an input learns its key; memory is bounded by
-//! the budgets themselves; a restart forgets what was counted, so a budget bounds what one run of the holder gives away.
+//! the budgets themselves; a restart forgets what was counted, so a budget bounds what one run of the holder gives away. What a
+//! gateway may bury has a budget too, whether it has a policy or not: nobody else undoes a burial.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -14,11 +15,17 @@ use crate::eval::{Answer, Operation};
 use crate::lock;
 use crate::roster::Policy;
 
+/// Versions that a gateway may bury in a day when its policy says nothing.
+const BURIED_PER_DAY: u32 = 10_000;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// What one gateway may, and what it has used of it.
 pub(super) struct Guard {
     policy: Option<Policy>,
     hasher: RandomState,
     windows: Mutex<Vec<Window>>,
+    /// Since when, and how many it has buried.
+    buried: Mutex<(Instant, u32)>,
 }
 
 /// The items of one span of time.
@@ -40,7 +47,7 @@ impl Guard {
                 .collect()
         };
         let windows = Mutex::new(policy.as_ref().map(spans).unwrap_or_default());
-        Self { policy, hasher: RandomState::new(), windows }
+        Self { policy, hasher: RandomState::new(), windows, buried: Mutex::new((Instant::now(), 0)) }
     }
 
     /// Why not, if not. An item that is allowed is counted.
@@ -64,6 +71,24 @@ impl Guard {
         }
         None
     }
+
+    /// Why a version that is not buried yet may not be, if it may not. One that may is counted.
+    pub(super) fn refuses_burial(&self, input: &Input) -> Option<Answer> {
+        let allowed = self.policy.as_ref().is_none_or(|policy| policy.allows("bury", &input.place.path));
+        if !allowed {
+            return Some(Answer::Denied);
+        }
+        let limit = self.policy.as_ref().and_then(|policy| policy.buried_per_day).unwrap_or(BURIED_PER_DAY);
+        let mut buried = lock(&self.buried);
+        if buried.0.elapsed() >= DAY {
+            *buried = (Instant::now(), 0);
+        }
+        if buried.1 >= limit {
+            return Some(Answer::Rate);
+        }
+        buried.1 += 1;
+        None
+    }
 }
 
 #[cfg(test)]
@@ -85,6 +110,7 @@ mod tests {
             per_minute: Some(2),
             per_hour: None,
             per_day: Some(3),
+            buried_per_day: Some(2),
         }
     }
 
@@ -104,6 +130,22 @@ mod tests {
         assert_eq!(guard.refuses(Operation::Seal, &input("/one", 1)), Some(Answer::Denied));
         assert_eq!(guard.refuses(Operation::Probe, &input("/", 1)), None);
         assert_eq!(Guard::new(None).refuses(Operation::Seal, &input("/", 1)), None);
+    }
+
+    #[test]
+    fn burying_needs_a_word_of_its_own_and_has_a_budget() {
+        let all = Guard::new(None);
+        assert_eq!(all.refuses_burial(&input("/", 1)), None);
+        lock(&all.buried).1 = BURIED_PER_DAY;
+        assert_eq!(all.refuses_burial(&input("/", 2)), Some(Answer::Rate), "even without a policy");
+        assert_eq!(Guard::new(Some(policy())).refuses_burial(&input("/one", 1)), Some(Answer::Denied));
+        let may = Guard::new(Some(Policy { operations: vec!["bury".to_owned()], ..policy() }));
+        assert_eq!(may.refuses_burial(&input("/two", 1)), Some(Answer::Denied), "another path");
+        let asked = |version| may.refuses_burial(&input("/one", version));
+        assert_eq!((asked(1), asked(2), asked(3)), (None, None, Some(Answer::Rate)));
+        let yesterday = Instant::now().checked_sub(DAY).expect("up for a day");
+        lock(&may.buried).0 = yesterday;
+        assert_eq!(asked(3), None);
     }
 
     #[test]

@@ -117,6 +117,7 @@ fn answer_evaluation(holder: &Holder, peer: Peer, frame: &Frame) -> Answered {
     };
     match answer {
         Ok(Outcome::Stale(body)) => (frame.call, Kind::Stale, body),
+        Ok(Outcome::Unauthorized(why)) => (frame.call, Kind::Unauthorized, why.into_bytes()),
         Ok(Outcome::Answers(body)) => (frame.call, Kind::Answers, body),
         Err(error) => refused(frame.call, &error),
     }

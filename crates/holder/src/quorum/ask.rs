@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use volvelle_fragments::{Kek, Partial, Proof, Weights, proof};
 
 use super::epochs::View;
-use super::{KeyName, PATIENCE, Peer, Quorum, QuorumError};
+use super::{KeyName, PATIENCE, Peer, Quorum, QuorumError, Refusal};
+use crate::asker;
 use crate::eval::{Answer, EvalAnswers, EvalRequest, Operation, Proving};
 use crate::link::Failure;
 use crate::lock;
@@ -43,6 +44,8 @@ pub(super) enum Wrong {
     Lied,
     /// It says why not, or is not understood.
     Says(String),
+    /// It refuses, as it was told to.
+    Refuses(Refusal),
 }
 
 /// Why a race gave no answers.
@@ -63,8 +66,20 @@ struct Race<'a> {
     newer: Option<Arc<View>>,
     answers: Vec<(u8, Vec<Partial>)>,
     complaints: Vec<String>,
+    refusals: Vec<Refusal>,
     /// Who was asked when and has not answered.
     asked: Vec<(&'a Arc<Peer>, Instant)>,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Deleted => "this version was deleted",
+            Self::Policy => "its policy forbids it",
+            Self::Budget => "its budget is used up",
+            Self::Authorization => "no client's authorization",
+        })
+    }
 }
 
 impl Quorum {
@@ -91,10 +106,17 @@ impl Quorum {
         proving: Proving,
     ) -> Result<Arc<Vec<u8>>, QuorumError> {
         let (start, count) = &self.0.requests;
-        let mut request_id = [0; 16];
-        request_id[..8].copy_from_slice(&start.to_be_bytes());
-        request_id[8..].copy_from_slice(&count.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-        let (principal, authorization, inputs) = ("", [].as_slice(), xs.to_vec());
+        let turn = count.fetch_add(1, Ordering::Relaxed);
+        let named = if operation == Operation::Probe { None } else { asker::next() };
+        let (request_id, identity) = named.unwrap_or_else(|| {
+            let mut request_id = [0; 16];
+            request_id[..8].copy_from_slice(&start.to_be_bytes());
+            request_id[8..].copy_from_slice(&turn.to_be_bytes());
+            (request_id, None)
+        });
+        let (principal, authorization) =
+            identity.as_ref().map_or(("", [].as_slice()), |known| (known.principal.as_str(), &known.authorization));
+        let inputs = xs.to_vec();
         let request =
             EvalRequest { operation, proving, realm, key_id, epoch, request_id, principal, authorization, inputs };
         request.encode().map(Arc::new).map_err(QuorumError::Config)
@@ -123,6 +145,7 @@ impl Quorum {
                 newer: None,
                 answers: vec![],
                 complaints: vec![],
+                refusals: vec![],
                 asked: vec![],
             };
             match race.run().await {
@@ -163,7 +186,7 @@ impl Quorum {
 
 impl<'a> Race<'a> {
     async fn run(mut self) -> Result<Answers, End> {
-        let needed = usize::from(self.quorum.0.roster.threshold);
+        let needed = usize::from(self.view.threshold);
         let order = self.quorum.order();
         let delay = delay(&order[..needed.min(order.len())], self.xs.len());
         let mut waiting = order.into_iter();
@@ -245,10 +268,17 @@ impl<'a> Race<'a> {
                     "it answered wrongly and is left out".to_owned()
                 }
                 Err(Wrong::Says(why)) => why,
+                Err(Wrong::Refuses(why)) => {
+                    self.refusals.push(why);
+                    why.to_string()
+                }
             },
             Err(failure) => {
                 if matches!(failure, Failure::Unreachable(_) | Failure::Late) {
                     self.quorum.fails(peer);
+                }
+                if matches!(failure, Failure::Unauthorized(_)) {
+                    self.refusals.push(Refusal::Authorization);
                 }
                 failure.to_string()
             }
@@ -281,8 +311,15 @@ impl<'a> Race<'a> {
                 self.complaints.push(format!("{known} it answered wrongly of late and is left out"));
             }
         }
-        let (needed, reachable) = (self.quorum.0.roster.threshold, self.answers.len());
-        QuorumError::TooFewHolders { needed, reachable, detail: self.complaints.join("; ") }
+        let (needed, reachable) = (self.view.threshold, self.answers.len());
+        let detail = self.complaints.join("; ");
+        match self.refusals.first() {
+            // Those that are down would not have helped, or may refuse as well.
+            Some(why) if reachable + self.refusals.len() >= usize::from(needed) => {
+                QuorumError::Refused { why: *why, detail }
+            }
+            _ => QuorumError::TooFewHolders { needed, reachable, detail },
+        }
     }
 }
 
@@ -319,9 +356,9 @@ pub(super) fn read(
     for answer in &answers.answers {
         partials.push(match answer {
             Answer::Evaluated(y) => Partial::from_bytes(y).map_err(|_| Wrong::Lied)?,
-            Answer::Denied => return Err(says("its policy forbids it")),
-            Answer::Rate => return Err(says("its budget is used up")),
-            Answer::Tombstone => return Err(says("this version was deleted")),
+            Answer::Denied => return Err(Wrong::Refuses(Refusal::Policy)),
+            Answer::Rate => return Err(Wrong::Refuses(Refusal::Budget)),
+            Answer::Tombstone => return Err(Wrong::Refuses(Refusal::Deleted)),
             Answer::Bad => return Err(says("it does not accept the input")),
         });
     }

@@ -67,6 +67,11 @@ impl Cache {
         part.insert(name.into(), (Instant::now(), kek.clone()));
     }
 
+    /// Wipes the key of one record.
+    pub(super) fn forget(&self, name: &[u8]) {
+        lock(self.part(name)).remove(name);
+    }
+
     /// Wipes what is over its time, whether anybody asks for it or not.
     pub(super) fn sweep(&self) {
         for part in &self.parts {

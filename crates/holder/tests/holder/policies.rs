@@ -29,13 +29,14 @@ async fn a_gateway_gets_what_its_policy_allows_and_the_log_says_so() {
         per_minute: Some(5),
         per_hour: None,
         per_day: None,
+        buried_per_day: None,
     });
     fs::write(&setup.quorum.roster, toml::to_string(&roster).expect("text")).expect("writes");
     let _processes: Vec<Process> = setup.holder_configs.iter().map(|config| Process::start(config)).collect();
     let quorum = Quorum::new(&setup.quorum).expect("a quorum");
     until_up(&quorum).await;
     let says = |error: QuorumError, why: &str| {
-        assert!(matches!(error, QuorumError::TooFewHolders { .. }) && error.to_string().contains(why), "{error}");
+        assert!(matches!(error, QuorumError::Refused { .. }) && error.to_string().contains(why), "{error}");
     };
     says(quorum.open(&place("/other/a"), &record).await.expect_err("another path"), "its policy forbids it");
     says(quorum.seal(&place("/products/a"), b"v").await.expect_err("not under it"), "its policy forbids it");

@@ -69,6 +69,9 @@ async fn tokens_end_by_time_by_revocation_and_with_their_method() {
         }
         let found = tokens::find(&mut tx, &[3; 32]).await.expect("finds").expect("is there");
         assert_eq!(found.sub_claims["groups"], ["admins"]);
+        tokens::attach_statement(&mut tx, &[3; 32], b"signed").await.expect("keeps");
+        assert_eq!(tokens::statement(&mut tx, &[3; 32]).await.expect("finds"), b"signed");
+        assert_eq!(tokens::statement(&mut tx, &[2; 32]).await.expect("finds"), b"");
         assert_eq!(tokens::purge_expired(&mut tx, Micros(10)).await.expect("purges"), 1);
         assert!(tokens::find(&mut tx, &[1; 32]).await.expect("finds").is_none());
         tokens::revoke(&mut tx, &[2; 32]).await.expect("revokes");

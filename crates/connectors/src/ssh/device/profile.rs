@@ -246,7 +246,7 @@ pub(super) fn named(name: &str, text: &str) -> Result<Arc<Profile>, Failure> {
     if name == OWN {
         let read = if text.len() > LONGEST { Err("it is too long".to_owned()) } else { read(OWN, text) };
         return read.map(Arc::new).map_err(|why| {
-            config(format!("device-profile cannot be used: {why}"), "docs/connectors/devices.md shows one")
+            config(format!("device-profile cannot be used: {why}"), "docs/targets/devices.md shows one")
         });
     }
     ALL.iter().find(|profile| profile.name == name).cloned().ok_or_else(|| {
