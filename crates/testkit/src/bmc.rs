@@ -147,11 +147,6 @@ impl Ipmi {
         self.namespace.address
     }
 
-    /// Which server it is.
-    pub fn server(&self) -> Server {
-        self.server
-    }
-
     /// Runs ipmitool as a user; whether that went well, and what it said.
     pub fn tool(&self, user: &str, password: &str, arguments: &[&str]) -> Result<(bool, String)> {
         let suite = if self.server == Server::OpenIpmi { "3" } else { "17" };

@@ -162,6 +162,8 @@ fn away(shown: &str, error: &std::io::Error) -> Failure {
 fn told(status: u8, user: &str) -> Failure {
     let (class, message, hint) = match status {
         0x01 | 0x0b => (FailureClass::Unreachable, "the BMC has no session free".to_owned(), "try again later"),
+        // An answer was lost, and what was asked again came too late.
+        0x02 | 0x08 => (FailureClass::Unreachable, "the BMC has given up the session".to_owned(), "try again"),
         0x09 | 0x0a => (
             FailureClass::Privilege,
             format!("the BMC does not give {user} the privilege that is needed"),

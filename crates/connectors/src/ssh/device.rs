@@ -254,15 +254,18 @@ pub(super) async fn probe(visit: &Visit<'_>, credentials: &[&Credential]) -> Pro
     ProbeReport { outcomes, failed_logins }
 }
 
-/// A password that opens opens until the restart; whether longer, the saved configuration says, if the account may read it (and it
-/// is saved then).
+/// A password that opens opens until the restart, or as long as it is on trial; whether longer, the saved configuration says, if the
+/// account may read it (and it is saved then).
 async fn saved_too(visit: &Visit<'_>, credential: &Credential) -> ProbeOutcome {
-    match read_all(visit, credential, &[credential]).await {
-        Ok(mut outcomes) => match outcomes.pop() {
-            Some(ProbeOutcome::Unknown(failure)) if failure.message == UNSAVED => ProbeOutcome::Unknown(failure),
-            _ => ProbeOutcome::Opens(Evidence::Login),
-        },
-        Err(_) => ProbeOutcome::Opens(Evidence::Login),
+    let on_trial = profile_of(visit).is_ok_and(|profile| profile.trial.is_some());
+    let looked = read_all(visit, credential, &[credential]).await.map(|mut outcomes| outcomes.pop());
+    match looked {
+        Ok(Some(ProbeOutcome::Unknown(failure))) if on_trial || failure.message == UNSAVED => {
+            ProbeOutcome::Unknown(failure)
+        }
+        Ok(Some(ProbeOutcome::Refused(_))) => unknown("the device went back to another password while it was asked"),
+        Err(failure) if on_trial && failure.class != FailureClass::Privilege => ProbeOutcome::Unknown(failure),
+        _ => ProbeOutcome::Opens(Evidence::Login),
     }
 }
 

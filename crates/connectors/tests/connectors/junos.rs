@@ -151,6 +151,11 @@ async fn junos_conforms_at_its_command_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn junos_conforms_where_the_account_acts_itself() {
+    passes("ssh (juniper-junos, the account itself)", async || device(None, ActingAs::User).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn junos_conforms_over_netconf() {
     passes("ssh (juniper-junos, NETCONF 1.1)", async || device(Some("1.1"), ActingAs::Target).await).await;
 }
