@@ -57,7 +57,7 @@ pub async fn run(ctx: &Ctx<'_>, name: &str, params: &Params) -> Answer {
         "rotated-secret-list" => rotated::producers(ctx).await,
         "gateway-rotate-secret" => rotated::rotate(ctx, params).await,
         "rotated-secret-verify" => rotated::verify(ctx, params).await,
-        "rotated-secret-repair" => rotated::repair(ctx, params).await,
+        "rotated-secret-repair" => Box::pin(rotated::repair(ctx, params)).await,
         "rotation-list" => rotated::history(ctx, params).await,
         "rotated-secret-delete" | "delete-item" => items::delete(ctx, params).await,
         "delete-items" => items::delete_many(ctx, params).await,

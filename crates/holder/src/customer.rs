@@ -74,7 +74,7 @@ pub struct Held {
 /// Where a fragment is.
 #[derive(Debug)]
 enum Kept {
-    Here(CustomerFragment),
+    Here(Box<CustomerFragment>),
     Token(Arc<Mac>),
 }
 
@@ -256,7 +256,7 @@ fn held(entry: &Entry<'_>) -> Result<Held> {
         name: entry.name.to_string(),
         description: entry.description.to_string(),
         check,
-        kept: Kept::Here(value),
+        kept: Kept::Here(Box::new(value)),
     })
 }
 
@@ -265,7 +265,8 @@ fn held(entry: &Entry<'_>) -> Result<Held> {
 /// # Errors
 /// The system gives no randomness.
 pub fn fresh(name: &str, description: &str) -> Result<Zeroizing<String>> {
-    let value = Zeroizing::new(STANDARD.encode(&*generate()?));
+    let bytes = generate()?;
+    let value = Zeroizing::new(STANDARD.encode(bytes.as_slice()));
     let mut id = [0; 12];
     getrandom::fill(&mut id).map_err(|_| anyhow!("the system gives no randomness"))?;
     let entry = Entry {
