@@ -155,6 +155,7 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
     let mut tx = app.store.read().await?;
     let counts = items::counts(&mut tx, now).await?;
     let open = volvelle_store::rotations::open_count(&mut tx).await?;
+    let rekeys = volvelle_store::rekeys::list(&mut tx).await?;
     drop(tx);
     let set = |name: &'static str, value: i64| metrics::gauge!(name).set(value as f64);
     set("volvelle_rotated_secrets", counts.secrets);
@@ -163,6 +164,8 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
     set("volvelle_secrets_in_doubt", counts.in_doubt);
     set("volvelle_secrets_failed", counts.failed);
     set("volvelle_rotations_open", open);
+    let wrapping = rekeys.iter().filter(|rekey| rekey.stage == volvelle_store::rekeys::Stage::Wrap);
+    set("volvelle_rekey_records_left", wrapping.map(|rekey| (rekey.total - rekey.done).max(0)).sum());
     for holder in app.vault.quorum().status().await {
         let up = if holder.state == "up" { 1.0 } else { 0.0 };
         metrics::gauge!("volvelle_holder_up", "holder" => holder.index.to_string()).set(up);

@@ -10,6 +10,8 @@ mod fleet;
 mod front;
 #[path = "gateway/grants.rs"]
 mod grants;
+#[path = "gateway/rekey.rs"]
+mod rekey;
 #[path = "gateway/roles.rs"]
 mod roles;
 #[path = "gateway/schedule.rs"]
