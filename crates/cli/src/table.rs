@@ -315,7 +315,7 @@ const FRAGMENTS: Columns = &[
 ];
 
 const REKEYS: Columns = &[
-    ("ACCOUNT", From::Text("/account_id")),
+    ("ACCOUNT", From::Text("/account")),
     ("KEY", From::Text("/new_key")),
     ("NEEDED", From::Text("/threshold")),
     ("STAGE", From::Text("/stage")),

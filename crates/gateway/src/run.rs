@@ -176,6 +176,7 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
     let open = volvelle_store::rotations::open_count(&mut tx).await?;
     let unburied = volvelle_store::tombstones::count(&mut tx).await?;
     let used = volvelle_store::keys::with_customer(&mut tx).await?;
+    let rekeys = volvelle_store::rekeys::list(&mut tx).await?;
     drop(tx);
     let set = |name: &'static str, value: i64| metrics::gauge!(name).set(value as f64);
     set("volvelle_rotated_secrets", counts.secrets);
@@ -187,6 +188,8 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
     set("volvelle_tombstones_pending", unburied.count);
     let absent = used.iter().filter(|key| customer::presence(&app.vault, key) != Presence::Present).count();
     metrics::gauge!("volvelle_keys_without_customer_fragment").set(absent as f64);
+    let wrapping = rekeys.iter().filter(|rekey| rekey.stage == volvelle_store::rekeys::Stage::Wrap);
+    set("volvelle_rekey_records_left", wrapping.map(|rekey| (rekey.total - rekey.done).max(0)).sum());
     for holder in app.vault.quorum().status().await {
         let up = if holder.state == "up" { 1.0 } else { 0.0 };
         metrics::gauge!("volvelle_holder_up", "holder" => holder.index.to_string()).set(up);

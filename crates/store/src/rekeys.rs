@@ -118,10 +118,11 @@ pub struct Rekey {
     pub message: String,
 }
 
-/// Begins a change of keys, in place of one that has ended.
+/// Begins a change of keys, in place of one that has ended, or whose key was never made. Its fence goes on, so that whoever worked
+/// on that one changes nothing more.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] if one is under way.
+/// [`StoreError::Conflict`] if records are being wrapped.
 pub async fn begin(
     tx: &mut Tx,
     account: &AccountId,
@@ -130,17 +131,18 @@ pub async fn begin(
     now: Micros,
 ) -> Result<(), StoreError> {
     accounts::lock(tx, account).await?;
-    let ended = "DELETE FROM rekeys WHERE account = $1 AND stage IN ('wrapped', 'retired')";
-    tx.execute(ended, values![account.0.as_str()]).await?;
-    let added = tx
+    let begun = tx
         .execute(
             "INSERT INTO rekeys (account, old_key, new_key, stage, place, total, done, skipped, rate, fence, lease_owner,
              lease_until, started_at, message) VALUES ($1, $2, $3, 'generate', $4, 0, 0, 0, $5, 0, '', 0, $6, '')
-             ON CONFLICT (account) DO NOTHING",
+             ON CONFLICT (account) DO UPDATE SET old_key = excluded.old_key, new_key = excluded.new_key,
+             stage = 'generate', place = excluded.place, total = 0, done = 0, skipped = 0, rate = excluded.rate,
+             fence = rekeys.fence + 1, lease_owner = '', lease_until = 0, started_at = excluded.started_at,
+             switched_at = NULL, ended_at = NULL, message = '' WHERE rekeys.stage <> 'wrap'",
             values![account.0.as_str(), old_key, new_key, text(&Place::start())?, rate, now.0],
         )
         .await?;
-    if added == 1 { Ok(()) } else { Err(StoreError::Conflict("a change of this account's key")) }
+    if begun == 1 { Ok(()) } else { Err(StoreError::Conflict("a change of this account's key")) }
 }
 
 /// Every change of keys that is known, by account.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
+use volvelle_domain::ids::AccountId;
 use volvelle_holder::quorum::Fate;
 use volvelle_rotation::rekey::USUAL_RATE;
 use volvelle_store::rekeys::{Rekey, Stage};
@@ -20,7 +21,7 @@ use crate::shape;
 /// Records in a second, at most.
 const RATES: std::ops::RangeInclusive<u32> = 1..=100_000;
 /// How long an answer waits for the new keys; they are made all the same.
-const MAKING: Duration = Duration::from_secs(30);
+const MAKING: Duration = Duration::from_secs(10);
 
 /// Begins a change of keys, shows how far it is (`status`), or has the holders destroy the old keys (`retire`).
 ///
@@ -62,11 +63,10 @@ async fn begin(ctx: &Ctx<'_>, rate: u32) -> Result<(usize, Map<String, Value>), 
     let until = Instant::now() + MAKING;
     loop {
         let waiting: Vec<Rekey> = all(ctx).await?.into_iter().filter(|rekey| rekey.stage == Stage::Generate).collect();
-        let failed: Map<String, Value> = waiting
-            .iter()
-            .filter(|rekey| !rekey.message.is_empty())
-            .map(|rekey| (rekey.account.0.clone(), json!(rekey.message)))
-            .collect();
+        let mut failed = Map::new();
+        for rekey in waiting.iter().filter(|rekey| !rekey.message.is_empty()) {
+            failed.insert(label(ctx, &rekey.account).await?.0, json!(rekey.message));
+        }
         if waiting.len() == failed.len() || Instant::now() > until {
             return Ok((begun, failed));
         }
@@ -79,7 +79,18 @@ async fn retire_all(ctx: &Ctx<'_>) -> Result<Map<String, Value>, ApiError> {
     let (retired, refused) = ctx.app.rekeyer.retire().await?;
     let tx = ctx.app.store.begin().await?;
     ctx.commit(tx, "fragments", &format!("the old keys of {retired} accounts are retired")).await?;
-    Ok(refused.into_iter().map(|(account, why)| (account.0, json!(why))).collect())
+    let mut failed = Map::new();
+    for (account, why) in refused {
+        failed.insert(label(ctx, &account).await?.0, json!(why));
+    }
+    Ok(failed)
+}
+
+/// How an account is named to the operator, who is told no other tenant's id: as the holders know it. And its realm.
+async fn label(ctx: &Ctx<'_>, account: &AccountId) -> Result<(String, [u8; 16]), ApiError> {
+    let mut tx = ctx.app.store.read().await?;
+    let realm = accounts::find(&mut tx, account).await?.map(|account| account.realm.0).unwrap_or_default();
+    Ok((if account == ctx.id() { account.0.clone() } else { hex::encode(realm) }, realm))
 }
 
 /// Every change of keys, and how far it is.
@@ -93,10 +104,7 @@ pub(super) async fn under_way(ctx: &Ctx<'_>) -> Result<Vec<Value>, ApiError> {
 
 async fn show(ctx: &Ctx<'_>, rekey: &Rekey) -> Result<Value, ApiError> {
     let quorum = ctx.app.vault.quorum();
-    let mut tx = ctx.app.store.read().await?;
-    let account = accounts::find(&mut tx, &rekey.account).await?;
-    drop(tx);
-    let realm = account.map(|account| account.realm.0).unwrap_or_default();
+    let (account, realm) = label(ctx, &rekey.account).await?;
     let threshold = match rekey.stage {
         Stage::Generate => None,
         _ => quorum.threshold_of((realm, rekey.new_key)).await.ok(),
@@ -109,7 +117,7 @@ async fn show(ctx: &Ctx<'_>, rekey: &Rekey) -> Result<Value, ApiError> {
     let per_second = took.map(|seconds| (rekey.done as f64 / seconds * 10.0).round() / 10.0);
     let left = (rekey.stage == Stage::Wrap).then(|| (rekey.total - rekey.done).max(0));
     Ok(json!({
-        "account_id": rekey.account.0,
+        "account": account,
         "old_key": rekey.old_key,
         "new_key": rekey.new_key,
         "threshold": threshold,

@@ -113,8 +113,19 @@ async fn every_record_is_wrapped_once_in_steps_and_then_nothing_is_left() {
         tx.commit().await.expect("commits");
         assert_eq!(only(&store).await.ended_at, Some(Micros(99)));
         assert!(claim(&store, "b", 10_000).await.is_none(), "nothing is left to do");
+        let fence = only(&store).await.fence;
         begin(&store, &account).await.expect("another one takes its place");
-        assert_eq!((only(&store).await.stage, only(&store).await.done), (Stage::Generate, 0));
+        let now = only(&store).await;
+        assert_eq!((now.stage, now.done, now.switched_at, now.ended_at), (Stage::Generate, 0, None, None));
+        assert!(now.fence > fence);
+        // Its key cannot be made: another attempt takes its place, and who worked on the first one changes nothing more.
+        let stuck = claim(&store, "a", 20_000).await.expect("there is one");
+        let mut tx = store.begin().await.expect("begins");
+        rekeys::begin(&mut tx, &account, (2, 4), 100, Micros(5)).await.expect("begins anew");
+        tx.commit().await.expect("commits");
+        let mut tx = store.begin().await.expect("begins");
+        let late = rekeys::switch(&mut tx, &stuck, 0, Micros(6)).await;
+        assert!(matches!(late, Err(StoreError::LostLease)), "{late:?}");
     })
     .await;
 }
