@@ -168,5 +168,5 @@ async fn the_three_machines_of_the_document_work_as_written() {
     let record = quorum.seal(&place("/a"), b"v").await.expect("seals");
     assert_eq!(quorum.open(&place("/a"), &record).await.expect("opens").as_slice(), b"v");
     let state = fs::read_dir(folder.path().join("holder-1/state")).expect("lists");
-    assert_eq!(state.count(), 4, "a fragment, its file key, the key that seals them, and the log");
+    assert_eq!(state.count(), 6, "a fragment, its file key, the key that seals them, two of tombstones, and the log");
 }
