@@ -7,6 +7,7 @@ mod crash;
 mod figure;
 mod fill;
 mod fragments;
+mod kinds;
 mod load;
 mod process;
 mod rotations;
@@ -30,6 +31,7 @@ const NAMES: &[(&str, &str)] = &[
     ("values", "reading values through the API, keys cached and not"),
     ("start", "start and memory with 100,000 secrets in the store"),
     ("rotations", "verified rotations over 40 real hosts"),
+    ("kinds", "verified rotations of every kind of target, and what one costs"),
     ("settle", "from kill -9 during a rotation to a settled secret"),
     ("crash", "kills at random moments (`bench crash 5000`; 2000 if not said) and accounts lost; only when named"),
 ];
@@ -94,6 +96,9 @@ async fn measure(wanted: &[&str], kills: u32) -> Result<Report> {
     }
     if is("rotations") {
         rotations::run(&mut report).await?;
+    }
+    if is("kinds") {
+        kinds::run(&mut report).await?;
     }
     if is("settle") {
         crash::settle(&mut report).await?;

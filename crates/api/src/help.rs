@@ -76,8 +76,6 @@ pub fn group_of(name: &str) -> Group {
         | "target"
         | "ProviderType"
         | "RotateAllServicesBoolean"
-        | "key"
-        | "protection_key"
         | "accessibility"
         | "comment"
         | "new-comment"
@@ -97,6 +95,7 @@ pub fn group_of(name: &str) -> Group {
         | "sra-reports-access"
         | "usage-reports-access"
         | "json"
+        | "split-level"
         | "uid-token" => Group::Compatibility,
         _ if name.starts_with("secure-access-") => Group::SecureAccess,
         _ => Group::Own,
@@ -113,9 +112,12 @@ pub fn help_in(operation: &str, name: &str) -> Option<&'static str> {
         "name" if is("role") && !is("rotat") => "path of the role",
         "name" if operation.starts_with("target-") => "path of the target",
         "name" if is("rotat") => "path of the rotated secret",
+        "name" if operation == "create-dfc-key" => "path of the new key",
+        "tag" if operation == "create-dfc-key" => "tag (repeatable)",
+        "auto-rotate" if operation == "create-dfc-key" => "must be left out: every write has a key of its own already",
         "name" if is("secret") => "path of the secret",
         "name" if is("item") || is("tags") => "path of the item",
-        "type" if operation == "list-items" => "kinds to list: rotated-secret, static-secret (repeatable)",
+        "type" if operation == "list-items" => "kinds to list: rotated-secret, static-secret, key (repeatable)",
         "type" if operation == "target-list" => "kinds to list, such as ssh or linked (repeatable)",
         "type" if operation == "auth-method-list" => "kinds to list, such as api_key (repeatable)",
         "type" if operation == "describe-permissions" => "kind of object: item, target, role or auth-method",
@@ -149,6 +151,13 @@ pub fn help_in(operation: &str, name: &str) -> Option<&'static str> {
         "type" if operation == "item-search" => "rotated-secret or static-secret",
         "filter" if operation == "item-search" => "list only names that hold this text, in any case",
         "target-name" if operation == "item-search" => "only secrets on this target",
+        "rate" if operation == "fragments-rekey" => {
+            "records wrapped anew in a second by each gateway, at most; 200 when left out; may be changed at any time"
+        }
+        "status" if operation == "fragments-rekey" => "only show how far it is; begin nothing",
+        "retire" if operation == "fragments-rekey" => {
+            "have the holders destroy the old keys; refused while any record is under one"
+        }
         "ttl" => "minutes the rule lives; 0 is for ever",
         _ => return None,
     })
@@ -199,6 +208,11 @@ fn own(name: &str) -> Option<&'static str> {
         "filter" => "list only names that hold this text",
         "tag" => "list only items with this tag",
         "tags" => "tag (repeatable)",
+        "key" | "protection_key" => {
+            "path of the protection key that values are sealed with; Default is the account's own"
+        }
+        "alg" => "algorithm: AES256GCM",
+        "customer-frg-id" => "id of the customer's fragment, cf-…, without which nothing sealed with the key is opened",
         "add-tag" => "tag to add (repeatable)",
         "rm-tag" => "tag to remove (repeatable)",
         "sub-types" => "sub-kinds to list (repeatable)",
@@ -308,7 +322,7 @@ fn identity(name: &str) -> Option<&'static str> {
 fn stored(name: &str) -> Option<&'static str> {
     Some(match name {
         "json" => "output hint of the vendor's command line; changes nothing",
-        "key" | "protection_key" => "accepted when empty; every account has one key of its own",
+        "split-level" => "accepted; a key always belongs to all holders of the roster",
         "ProviderType" => "kind of the rotated secret; the target says it already",
         "RotateAllServicesBoolean" => "other spelling of rotate-all-services",
         "bastion-details" | "gateway-details" | "services-details" => "also show these details",

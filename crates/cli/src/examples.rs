@@ -25,6 +25,11 @@ pub fn of(op: &Operation) -> String {
 /// The examples of an operation.
 pub fn lines(operation: &str) -> &'static [&'static str] {
     match operation {
+        "fragments-rekey" => &[
+            "volvelle fragments rekey --rate 500    # another key for every account",
+            "volvelle fragments rekey --status      # how far it is",
+            "volvelle fragments rekey --retire      # when nothing is left, and after a backup",
+        ],
         "target-create-ssh" => &[
             "volvelle target create ssh -n /prod/web1 --host web1 --ssh-username root \\",
             "    --ssh-password",
@@ -52,6 +57,15 @@ pub fn lines(operation: &str) -> &'static [&'static str] {
             "volvelle rotated-secret create ldap -n /prod/app1 --target-name /prod/directory \\",
             "    --rotator-type ldap --rotated-username app1 --user-attribute uid \\",
             "    --authentication-credentials use-target-creds",
+        ],
+        "target-create-bmc" => &[
+            "volvelle target create bmc -n /rack1/bmc7 --host 192.0.2.7 --username volvelle --password \\",
+            "    --certificate @bmc7.pem",
+            "volvelle target create bmc -n /rack1/bmc8 --host 192.0.2.8 --protocol ipmi --username volvelle --password",
+        ],
+        "rotated-secret-create-bmc" => &[
+            "volvelle rotated-secret create bmc -n /rack1/bmc7/admin --target-name /rack1/bmc7 \\",
+            "    --rotator-type password --rotated-username admin --authentication-credentials use-target-creds",
         ],
         "target-create-windows" => &[
             "volvelle target create windows -n /prod/win1 --hostname win1 --username Administrator --password",

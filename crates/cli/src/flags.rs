@@ -107,6 +107,8 @@ pub fn short(op: &Operation, name: &str) -> Option<char> {
     Some(match name {
         "name" | "names" => 'n',
         "key" => 'k',
+        "customer-frg-id" => 'f',
+        "alg" => 'a',
         "tag" | "tags" => 't',
         "role-name" => 'r',
         "am-name" | "assoc-id" => 'a',

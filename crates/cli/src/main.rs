@@ -1,6 +1,7 @@
 //! The program volvelle: every operation of the gateway as a command.
 
 mod bulk;
+mod customer;
 mod examples;
 mod failure;
 mod flags;
@@ -56,12 +57,13 @@ fn run(ops: &[Operation], matches: &ArgMatches) -> Result<(), Failed> {
     match path.as_str() {
         "completions" => tree::completions(ops, leaf),
         "man" => return tree::man(ops, leaf),
-        "reference" => tree::page(ops, leaf),
+        "reference" => return tree::page(ops, leaf),
         "configure" => return profile::configure(leaf),
         "unconfigure" => return profile::unconfigure(leaf),
         "set-default-profile" => return profile::set_default(leaf),
         "get-default-profile" => profile::show_default(),
         "audit reconcile" => return reconcile::run(leaf),
+        "gen-customer-fragment" => return customer::generate(leaf),
         "dev" => return serve::dev(leaf),
         "gateway" => return serve::gateway(leaf),
         _ => return operate(ops, &path, leaf),

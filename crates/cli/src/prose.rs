@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::failure::{ERROR, Failed, ROTATION, UNREACHABLE};
-use crate::{print, when};
+use crate::{print, table, when};
 
 /// What value getters print: pretty JSON, or the bare value of one static secret.
 pub fn value(operation: &str, params: &Map<String, Value>, value: &Value) -> Option<String> {
@@ -140,6 +140,18 @@ fn access(operation: &str, name: &str, params: &Map<String, Value>, answer: &Val
             "The fragments of {} keys were refreshed; what holder {} kept is worth nothing",
             answer["keys"], answer["holder"]
         ),
+        "fragments-status" => return changing(answer),
+        "fragments-rekey" if params.contains_key("status") || table::failures(&answer["failed"]).is_some() => {
+            return None;
+        }
+        "fragments-rekey" if params.contains_key("retire") => {
+            "The old keys are retired: each holder destroys them after its grace unless something is opened with them"
+                .to_owned()
+        }
+        "fragments-rekey" => format!(
+            "{} accounts get another key, and new records have it; the others are wrapped under it in the background",
+            answer["begun"]
+        ),
         "fragments-repair" => format!(
             "Holder {} was repaired: {} fragments restored, {} were sound",
             answer["holder"], answer["restored"], answer["sound"]
@@ -173,6 +185,16 @@ fn access(operation: &str, name: &str, params: &Map<String, Value>, answer: &Val
     })
 }
 
+/// How far changes of keys are, if there are any.
+fn changing(answer: &Value) -> Option<String> {
+    let under_way = |rekey: &&Value| matches!(rekey["stage"].as_str(), Some("generate" | "wrap"));
+    let rekeys: Vec<&Value> = answer["rekeys"].as_array().into_iter().flatten().filter(under_way).collect();
+    let sum = |field: &str| rekeys.iter().filter_map(|rekey| rekey[field].as_i64()).sum::<i64>();
+    let (done, left) = (sum("done"), sum("left"));
+    (!rekeys.is_empty())
+        .then(|| format!("{} accounts get another key: {done} records are done and {left} are left", rekeys.len()))
+}
+
 /// What the person should do next.
 pub fn advice(operation: &str, answer: &Value) -> Option<String> {
     let learned = answer["host_keys"].as_array().is_some_and(|keys| !keys.is_empty());
@@ -182,6 +204,11 @@ pub fn advice(operation: &str, answer: &Value) -> Option<String> {
              ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"
                 .to_owned(),
         ),
+        "fragments-rekey"
+            if answer["rekeys"].as_array().into_iter().flatten().any(|rekey| rekey["stage"] == "wrapped") =>
+        {
+            Some("back the database up, then run `volvelle fragments rekey --retire`".to_owned())
+        }
         "auth-method-create-api-key" | "reset-access-key" | "account-create" => {
             Some("keep the access key now: it is shown this once".to_owned())
         }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::{Arg, Command};
 use serde_json::Value;
-use volvelle_api::{Operation, group_of};
+use volvelle_api::{Declaration, Operation, group_of};
 
 use crate::failure::CODES;
 use crate::flags::HIDDEN;
@@ -218,13 +218,18 @@ fn operation(out: &mut String, op: &Operation) {
         put(out, &format!("Also: {}.", also.join(", ")));
     }
     put(out, "");
+    op.params.as_object().map(|schema| parameters(out, schema));
+}
+
+/// Whether there were any.
+fn parameters(out: &mut String, schema: &serde_json::Map<String, Value>) -> bool {
     let needed: Vec<&str> =
-        op.params.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-    let properties = op.params.get("properties").and_then(Value::as_object);
+        schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let properties = schema.get("properties").and_then(Value::as_object);
     let mut shown: Vec<(&String, &Value)> =
         properties.into_iter().flatten().filter(|(n, _)| !HIDDEN.contains(&n.as_str())).collect();
     if shown.is_empty() {
-        return;
+        return false;
     }
     shown.sort_by_key(|(name, _)| (!needed.contains(&name.as_str()), group_of(name) as u8));
     put(out, "| parameter | type | meaning |\n|---|---|---|");
@@ -235,4 +240,56 @@ fn operation(out: &mut String, op: &Operation) {
         put(out, &format!("| `{name}`{star} | {kind}{secret} | {} |", cell(&flags::help(name, property))));
     }
     put(out, "");
+    true
+}
+
+/// The second part of `docs/targets/KIND.md`: what the connector declares.
+pub fn kind(declaration: &Declaration) -> String {
+    let Declaration { kind, secret_kind, summary, target, secret, details_key, rotator_types, capabilities } =
+        declaration;
+    let mut out = String::new();
+    put(&mut out, &format!("{MADE}\n\n## Declared\n\nKind `{kind}`: {summary}.\n"));
+    put(&mut out, "| `rotator-type` | meaning | in answers |\n|---|---|---|");
+    for rotator in *rotator_types {
+        put(&mut out, &format!("| `{}` | {} | `{}` |", rotator.name, cell(rotator.summary), rotator.wire_name));
+    }
+    put(&mut out, "");
+    let said = [
+        (capabilities.witness_read, "The outcome can be read on the target, so that finding it out costs no login."),
+        (
+            capabilities.pinned_identity,
+            "The target's identity is pinned when it is made, and a change stops everything.",
+        ),
+        (capabilities.linked, "A target of kind `linked` may have many hosts of this kind."),
+        (
+            capabilities.blind,
+            "Nothing on the target tells whether a value opens: the answer that brought it is believed.",
+        ),
+        (capabilities.minutes, "`rotation-interval` counts minutes."),
+        (capabilities.caller_proof, "Requests carry a proof of which gateway and which secret they come from."),
+    ];
+    said.iter().filter(|(holds, _)| *holds).for_each(|(_, sentence)| put(&mut out, &format!("* {sentence}")));
+    put(
+        &mut out,
+        &format!(
+            "\n### Parameters of a target\n\nOf `/target-create-{kind}` and `/target-update-{kind}`, beside those of every \
+        target; `target-get-details` answers them in `{details_key}`. `secret` is sealed and never shown again.\n"
+        ),
+    );
+    declared(&mut out, target.as_object());
+    put(
+        &mut out,
+        &format!(
+            "### Parameters of a rotated secret\n\nOf `/rotated-secret-create-{secret_kind}` and \
+        `/rotated-secret-update-{secret_kind}`, beside [those of every rotated secret](../reference/api.md#rotated-secret-create-{secret_kind}).\n"
+        ),
+    );
+    declared(&mut out, secret.as_object());
+    out
+}
+
+fn declared(out: &mut String, schema: Option<&serde_json::Map<String, Value>>) {
+    if !schema.is_some_and(|schema| parameters(out, schema)) {
+        put(out, "None of its own.\n");
+    }
 }

@@ -38,6 +38,13 @@ pub fn commands() -> [Command; 2] {
                     .default_value("2")
                     .value_parser(value_parser!(u32).range(1..=1000))
                     .help("failed logins that may be caused on one account within half an hour; raise it only where nothing locks accounts"),
+            )
+            .arg(
+                Arg::new("customer-fragments")
+                    .long("customer-fragments")
+                    .value_name("FILE")
+                    .value_parser(value_parser!(PathBuf))
+                    .help("the customer's fragments; customer_fragments.json in the folder if it is there"),
             ),
         Command::new("gateway")
             .about("Starts a gateway for production")
@@ -73,6 +80,7 @@ pub fn dev(leaf: &ArgMatches) -> Result<(), Failed> {
     let login_tries = leaf.get_one::<u32>("login-tries").copied().unwrap_or(2);
     let settings = Settings { login_tries, ..Settings::default() };
     let Some(listen) = listen else { return Err(Failed::new("--listen is no address", "")) };
+    let customer_fragments = leaf.get_one::<PathBuf>("customer-fragments").cloned();
     serve(|shutdown| async move {
         let shown = dir.display().to_string();
         let ready = move |url: &str| {
@@ -81,7 +89,7 @@ pub fn dev(leaf: &ArgMatches) -> Result<(), Failed> {
             print::note(&format!("the administrator's key is in {shown}/admin.json; in another terminal:"));
             print::note(&format!("  volvelle --data-dir {shown} target list"));
         };
-        Box::pin(dev::run(dev::Dev { dir, listen, settings }, shutdown, ready)).await
+        Box::pin(dev::run(dev::Dev { dir, listen, settings, customer_fragments }, shutdown, ready)).await
     })
 }
 

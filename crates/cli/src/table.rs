@@ -314,6 +314,26 @@ const FRAGMENTS: Columns = &[
     ("WHY", From::Text("/detail")),
 ];
 
+const REKEYS: Columns = &[
+    ("ACCOUNT", From::Text("/account_id")),
+    ("KEY", From::Text("/new_key")),
+    ("NEEDED", From::Text("/threshold")),
+    ("STAGE", From::Text("/stage")),
+    ("DONE", From::Text("/done")),
+    ("LEFT", From::Text("/left")),
+    ("PER SECOND", From::Text("/per_second")),
+    ("OLD KEY", From::With(|row| old_key(&row["old_key_at_holders"]))),
+    ("WHY", From::Text("/message")),
+];
+
+/// What has become of the old key: once, if it is the same at every holder.
+fn old_key(at: &Value) -> String {
+    let mut words: Vec<String> = at.as_object().into_iter().flatten().map(|(_, word)| print::text(word)).collect();
+    words.sort_unstable();
+    words.dedup();
+    words.join("; ")
+}
+
 const UNEXPLAINED: Columns = &[
     ("AT", From::Time("/at")),
     ("GATEWAY", From::With(|row| print::text(&row["gateway"]).chars().take(12).collect())),
@@ -375,6 +395,10 @@ pub fn of(operation: &str, answer: &Value) -> Option<Rows> {
         "fragments-refresh" | "fragments-repair" | "fragments-add-holder" | "fragments-drop-holder" => {
             return failures(&answer["failed"]);
         }
+        "fragments-rekey" => match failures(&answer["failed"]) {
+            Some(failed) => return Some(failed),
+            None => ("rekeys", REKEYS, "no key was ever changed"),
+        },
         "delete-items" => return failures(&answer["failed_deleted_items"]),
         "get-tags" => return None,
         _ => return None,

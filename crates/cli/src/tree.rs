@@ -8,7 +8,7 @@ use volvelle_api::Operation;
 
 use crate::failure::{CODES, Failed};
 use crate::flags::Detail;
-use crate::{examples, flags, profile, reconcile, reference, serve};
+use crate::{customer, examples, flags, profile, reconcile, reference, serve};
 
 #[derive(Default)]
 struct Node<'a> {
@@ -48,7 +48,7 @@ impl Scope {
 
 /// The groups of the overview, each with its commands.
 const OVERVIEW: &[(&str, &[&str])] = &[
-    ("Secrets", &["rotated-secret", "target", "secret", "item"]),
+    ("Secrets", &["rotated-secret", "target", "secret", "item", "key"]),
     ("Access", &["role", "auth-method", "describe-permissions", "explain-access", "account", "audit"]),
     (
         "Session",
@@ -64,7 +64,7 @@ const OVERVIEW: &[(&str, &[&str])] = &[
         ],
     ),
     ("Server", &["dev", "gateway", "fragments"]),
-    ("Tools", &["completions", "man"]),
+    ("Tools", &["gen-customer-fragment", "completions", "man"]),
 ];
 
 /// The whole program's command.
@@ -100,6 +100,7 @@ pub fn command(ops: &[Operation], scope: &Scope) -> Command {
     }
     let top = top.mut_subcommand("audit", |audit| audit.subcommand(reconcile::command()));
     let top = top.subcommands(profile::commands()).subcommands(serve::commands()).subcommands(tools());
+    let top = top.subcommand(customer::command());
     let overview = overview(&top);
     top.help_template("{about}\n\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}")
         .before_help(overview)
@@ -125,7 +126,7 @@ fn tools() -> [Command; 3] {
         Command::new("reference")
             .about("Prints a reference page in Markdown")
             .hide(true)
-            .arg(Arg::new("page").required(true).value_parser(["cli", "api"]).help("which page")),
+            .arg(Arg::new("page").required(true).help("which page: cli, api, or the kind of a target")),
     ]
 }
 
@@ -160,13 +161,14 @@ fn about_noun(path: &str) -> String {
     match path {
         "rotated-secret" => "Passwords and keys that rotate: create, read, rotate, verify, repair".to_owned(),
         "target" => "Hosts and the privileged users who act on them".to_owned(),
+        "key" => "Protection keys, and the customer's fragments they are made with".to_owned(),
         "secret" => "Static secrets: values that people set".to_owned(),
         "item" => "Items of every kind: list, describe, lock, delete".to_owned(),
         "role" => "Roles: who may do what on which path".to_owned(),
         "auth-method" => "Identities that sign in, and their keys".to_owned(),
         "account" => "The account's settings; more accounts".to_owned(),
         "audit" => "The audit trail".to_owned(),
-        "fragments" => "The fragment holders: status, refresh, repair".to_owned(),
+        "fragments" => "The fragment holders: status, refresh, repair, other keys".to_owned(),
         _ => match path.rsplit_once(' ') {
             Some((noun, "create")) => format!("Makes a {}, by kind", noun.replace('-', " ")),
             Some((noun, "update")) => format!("Changes a {}, by kind", noun.replace('-', " ")),
@@ -260,10 +262,22 @@ pub fn man(ops: &[Operation], leaf: &ArgMatches) -> Result<(), Failed> {
 }
 
 /// Prints a reference page.
-pub fn page(ops: &[Operation], leaf: &ArgMatches) {
-    let text = match leaf.get_one::<String>("page").map(String::as_str) {
-        Some("api") => reference::api(ops),
-        _ => reference::cli(&command(ops, &Scope::All), ops),
+///
+/// # Errors
+/// There is no such page.
+pub fn page(ops: &[Operation], leaf: &ArgMatches) -> Result<(), Failed> {
+    let text = match leaf.get_one::<String>("page").map_or("", String::as_str) {
+        "api" => reference::api(ops),
+        "cli" => reference::cli(&command(ops, &Scope::All), ops),
+        kind => {
+            let declarations = volvelle_gateway::declarations();
+            let known = declarations.iter().find(|declaration| declaration.kind == kind);
+            reference::kind(known.ok_or_else(|| {
+                let kinds: Vec<&str> = declarations.iter().map(|declaration| declaration.kind).collect();
+                Failed::new(format!("there is no page {kind:?}"), format!("take cli, api, {}", kinds.join(", ")))
+            })?)
+        }
     };
     crate::print::line(text.trim_end());
+    Ok(())
 }

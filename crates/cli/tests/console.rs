@@ -23,6 +23,11 @@ async fn an_out_of_sync_secret_is_repaired() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_protection_key_is_chosen_in_the_forms_and_a_missing_fragment_is_told() -> Result<()> {
+    case("keys").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_role_change_takes_effect() -> Result<()> {
     case("roles").await
 }

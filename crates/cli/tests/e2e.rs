@@ -13,6 +13,8 @@ mod aws;
 mod custom;
 #[path = "e2e/devices.rs"]
 mod devices;
+#[path = "e2e/keys.rs"]
+mod keys;
 #[path = "e2e/ssh.rs"]
 mod ssh;
 

@@ -1,6 +1,6 @@
 //! Access keys of IAM users.
 //!
-//! Rights needed: see docs/connectors/aws.md; to rotate the own key, `iam:ListAccessKeys`, `iam:CreateAccessKey`,
+//! Rights needed: see docs/targets/aws.md; to rotate the own key, `iam:ListAccessKeys`, `iam:CreateAccessKey`,
 //! `iam:UpdateAccessKey`, `iam:DeleteAccessKey` and `iam:GetAccessKeyLastUsed` on oneself.
 //!
 //! AWS makes the key and shows its secret once. So what is there before is stored first, the new key is stored at once, and a key

@@ -3,6 +3,7 @@
 //! A new kind is a file, a `mod` line and a line in [`registry`].
 
 pub mod aws;
+pub mod bmc;
 pub mod custom;
 pub mod ldap;
 pub mod ssh;
@@ -22,6 +23,7 @@ pub fn registry() -> Registry {
     Registry(vec![
         Arc::new(ssh::Ssh::default()),
         Arc::new(aws::Aws::default()),
+        Arc::new(bmc::Bmc::default()),
         Arc::new(custom::Custom::default()),
         Arc::new(ldap::Ldap::default()),
         Arc::new(windows::Windows::default()),

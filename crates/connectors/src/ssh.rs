@@ -58,9 +58,13 @@ pub struct SshTarget {
     pub private_key_password: String,
     /// Also offer SHA-1 and CBC algorithms, for devices that know nothing better.
     pub allow_legacy_algorithms: bool,
-    /// Network device instead of a Unix host: cisco-ios, cisco-nxos, arista-eos, or custom.
+    /// Network device instead of a Unix host: cisco-ios, cisco-nxos, arista-eos, juniper-junos, frr, or custom.
     pub device_type: String,
-    /// How a device of type custom is spoken with: a profile in TOML (docs/connectors/devices.md).
+    /// How the device is spoken with: cli, netconf (juniper-junos), or telnet.
+    pub device_transport: String,
+    /// Let a device be reached by telnet, which sends every password in the clear.
+    pub allow_telnet: bool,
+    /// How a device of type custom is spoken with: a profile in TOML (docs/targets/devices.md).
     pub device_profile: String,
     /// The device's password for its privileged mode, if the acting user is not admitted to it at login.
     #[schemars(extend("x-secret" = true))]
@@ -80,6 +84,8 @@ impl Default for SshTarget {
             private_key_password: String::new(),
             allow_legacy_algorithms: false,
             device_type: String::new(),
+            device_transport: "cli".into(),
+            allow_telnet: false,
             device_profile: String::new(),
             enable_password: String::new(),
             host_key: String::new(),
@@ -118,6 +124,7 @@ const ROTATOR_TYPES: &[RotatorType] = &[
     RotatorType { name: "password", wire_name: "user-pass-rotator", summary: "the password of a given user" },
     RotatorType { name: "target", wire_name: "target-rotator", summary: "the password of the target's own user" },
     RotatorType { name: "key", wire_name: "key-rotator", summary: "the key pair of a given user" },
+    RotatorType { name: "enable", wire_name: "enable-rotator", summary: "the enable secret of a network device" },
 ];
 
 /// The connector for kind `ssh`.
@@ -204,8 +211,8 @@ impl Connector for Ssh {
     fn check_secret(&self, call: &Call<'_>, initial: &Credential) -> Result<(), Failure> {
         if !ROTATOR_TYPES.iter().any(|t| t.name == call.rotator_type) {
             return Err(config(
-                format!("rotator-type {:?} is not one of password, target, key", call.rotator_type),
-                "set rotator-type to password, target or key",
+                format!("rotator-type {:?} is not one of password, target, key, enable", call.rotator_type),
+                "set rotator-type to password, target or key (or enable for a network device)",
             ));
         }
         let param = |name: &str| call.params.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
@@ -213,6 +220,12 @@ impl Connector for Ssh {
         device::check(call.target, Some(call.rotator_type), command)?;
         if !command.trim().is_empty() {
             custom::check(command)?;
+        }
+        if call.rotator_type == device::ENABLE && call.acting == ActingAs::User {
+            return Err(config(
+                "an enable secret cannot change itself",
+                "set authentication-credentials to use-target-creds",
+            ));
         }
         let user = initial.expose_text("username").unwrap_or_default();
         check_username(user, if call.rotator_type == "target" { "ssh-username" } else { "rotated-username" })?;
@@ -240,7 +253,8 @@ impl Connector for Ssh {
         if rotator_type == "target" {
             return Ok(self.target_credential(target));
         }
-        let user = session::text(given, "rotated-username");
+        let enable = rotator_type == device::ENABLE;
+        let user = if enable { device::ENABLE } else { session::text(given, "rotated-username") };
         check_username(user, "rotated-username")?;
         if rotator_type == "key" {
             return key::initial(user, given.secret.field("key-data-base64"));
@@ -281,6 +295,10 @@ impl Connector for Ssh {
     }
 
     async fn learn_identity(&self, target: &TargetParams, timeout: Duration) -> Result<Option<PeerIdentity>, Failure> {
+        if device::kind(target).is_some() && device::is_telnet(target) {
+            // Whoever answers by telnet has no key to show.
+            return Ok(None);
+        }
         let learned = session::learn(target);
         tokio::time::timeout(timeout, learned).await.unwrap_or_else(|_| Err(timed_out())).map(Some)
     }

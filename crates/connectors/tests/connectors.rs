@@ -16,6 +16,8 @@ use volvelle_testkit::hosts::{Host, HostKind, INITIAL_PASSWORD};
 mod accounts;
 #[path = "connectors/aws.rs"]
 mod aws;
+#[path = "connectors/bmc.rs"]
+mod bmc;
 #[path = "connectors/conformance.rs"]
 mod conformance;
 #[path = "connectors/custom.rs"]
@@ -24,8 +26,12 @@ mod custom;
 mod devices;
 #[path = "connectors/faults.rs"]
 mod faults;
+#[path = "connectors/frr.rs"]
+mod frr;
 #[path = "connectors/hooks.rs"]
 mod hooks;
+#[path = "connectors/junos.rs"]
+mod junos;
 #[path = "connectors/keys.rs"]
 mod keys;
 #[path = "connectors/ldap.rs"]
@@ -50,7 +56,7 @@ impl Entropy for Os {
 }
 
 /// A secret on a host, as the engine would hold it.
-struct Case {
+pub struct Case {
     target: TargetParams,
     pinned: Vec<PeerIdentity>,
     rotator_type: &'static str,

@@ -21,6 +21,26 @@ pub enum ItemKind {
     StaticSecret,
     /// A value that Volvelle replaces on a target.
     RotatedSecret,
+    /// A key that others are sealed with; it has no value of its own.
+    ProtectionKey,
+}
+
+/// What values are sealed with beside the account's own key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protection {
+    /// The protection key; 0 in the key itself.
+    pub key: ItemId,
+    /// Set if the key was made with a customer's fragment.
+    pub customer: Option<CustomerKey>,
+}
+
+/// Which of the customer's fragments takes part. It never changes in the life of a protection key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustomerKey {
+    /// `cf-…`.
+    pub fragment: String,
+    /// The fragment's check value in hexadecimal, by which a wrong one of the same id is known.
+    pub check: String,
 }
 
 /// An item as stored.
@@ -54,6 +74,8 @@ pub struct Item {
     pub max_versions: Option<u32>,
     /// Check-out behaviour and the present lock.
     pub locking: Locking,
+    /// What its versions are sealed with; in a protection key, what it seals with. `None` = the account's own key.
+    pub protection: Option<Protection>,
     /// When it was made.
     pub created_at: Micros,
     /// When its settings or value changed.
@@ -134,6 +156,14 @@ pub enum RotatorStatus {
     RotationInDoubt,
     /// No stored value opens the account: a person is needed.
     OutOfSync,
+}
+
+impl Protection {
+    /// The customer's part in what is sealed with `protection`.
+    #[must_use]
+    pub fn customer(protection: Option<&Self>) -> Option<&CustomerKey> {
+        protection.and_then(|protection| protection.customer.as_ref())
+    }
 }
 
 impl Item {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::connector::PeerIdentity;
 use crate::ids::{AccountId, Micros, TargetId, Uid, Version};
-use crate::item::Locking;
+use crate::item::{Locking, Protection};
 use crate::path::ItemPath;
 
 /// A target as stored.
@@ -32,6 +32,8 @@ pub struct Target {
     pub delete_protection: bool,
     /// Check-out behaviour and the present lock.
     pub locking: Locking,
+    /// What its versions are sealed with; `None` = the account's own key.
+    pub protection: Option<Protection>,
     /// Pinned identities, one per address.
     pub pinned: Vec<PeerIdentity>,
     /// Why everything for this target stands still (a changed host key); empty if nothing does.

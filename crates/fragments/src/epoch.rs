@@ -12,7 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub type Transcript = [u8; 32];
 
 /// Fragments of one key that a holder keeps at most: one in use and attempts that broke off.
-pub const MOST_HELD: usize = 16;
+///
+/// Attempts that broke off cannot be erased before a later one is certified, so this bounds how often a refresh may break off while
+/// some holder can store nothing. Coordinators make few attempts in a day; one refresh that succeeds erases them all.
+pub const MOST_HELD: usize = 1024;
 
 /// An epoch that a holder has stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

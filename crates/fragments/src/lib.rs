@@ -3,7 +3,7 @@
 //! The group is ristretto255 (suite 1). The group key `k` is shared by a polynomial of degree t-1 made by a distributed key
 //! generation ([`dkg`]); holder `i` has `s_i`. For an input `x` ([`place`]) with point `H = hash(x)` a holder answers
 //! `y_i = s_i·H` ([`share`]), with a proof on demand ([`proof`]). Any t answers combine to `Y = Δ·k·H`, `Δ = 9!`
-//! ([`combine`]), from which the record's key is derived ([`record`]). This is the function of Naor, Pinkas and Reingold
+//! ([`combine`]), from which the record's key is derived ([`record`]), with a leg of the customer's own if he wants ([`customer`]). This is the function of Naor, Pinkas and Reingold
 //! (EUROCRYPT 1999); proofs are those of RFC 9497, hashing is that of RFC 9380.
 //!
 //! Fragments are replaced ([`refresh`], by the rules of [`epoch`]) and restored ([`repair`]) without touching a record.
@@ -11,6 +11,7 @@
 //! Absent: network, disk, policy. No function takes two fragments.
 
 pub mod combine;
+pub mod customer;
 pub mod dkg;
 pub mod epoch;
 pub mod place;
@@ -22,6 +23,7 @@ pub mod repair;
 pub mod share;
 
 pub use combine::{Combined, Weights, combine};
+pub use customer::CustomerFragment;
 pub use place::{Input, Place};
 pub use proof::Proof;
 pub use record::{Bound, Kek, Record, Sealed};

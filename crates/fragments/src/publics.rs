@@ -40,6 +40,23 @@ pub fn at(publics: &BTreeMap<u8, PublicShare>, threshold: u8, index: u8) -> Resu
     if point.is_identity() { Err(Error::Encoding("the public share")) } else { Ok(PublicShare(point)) }
 }
 
+/// Holders needed for an answer, as the shares themselves show it: the least t for which they lie on a polynomial of degree t-1.
+/// Whoever signed the shares signed that too.
+///
+/// # Errors
+/// There are fewer than two shares, or they are none.
+pub fn threshold(publics: &BTreeMap<u8, PublicShare>) -> Result<u8, Error> {
+    let n = u8::try_from(publics.len()).map_err(|_| Error::Quorum)?;
+    for t in 2..=n.min(MOST_HOLDERS) {
+        match group(publics, t) {
+            Ok(_) => return Ok(t),
+            Err(Error::KeyGeneration(_)) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    Err(Error::Quorum)
+}
+
 /// Checks that all shares lie on one polynomial of degree t-1, and gives the group's public key.
 ///
 /// # Errors

@@ -26,6 +26,8 @@ const TAG: usize = 16;
 const WRAPPED: usize = NONCE + 32 + TAG;
 /// Bytes a record is longer than its payload.
 pub const OVERHEAD: usize = HEADER + 32 + WRAPPED + NONCE + TAG;
+/// The first byte of the key's id in a record, which has four bytes; counted from 0.
+pub const KEY_ID_AT: u32 = 4 + 1 + 1 + 16;
 /// Flag: the customer's own fragment takes part in the key.
 pub const WITH_CUSTOMER: u8 = 1;
 
@@ -129,6 +131,12 @@ impl<'a> Sealed<'a> {
     #[must_use]
     pub fn key_id(&self) -> u32 {
         u32::from_be_bytes([self.bytes[22], self.bytes[23], self.bytes[24], self.bytes[25]])
+    }
+
+    /// Whether the customer's fragment takes part.
+    #[must_use]
+    pub fn with_customer(&self) -> bool {
+        self.bytes[5] & WITH_CUSTOMER != 0
     }
 
     fn salt(&self) -> &'a [u8] {
@@ -244,7 +252,7 @@ impl Record {
     /// Whether the customer's fragment takes part.
     #[must_use]
     pub fn with_customer(&self) -> bool {
-        self.bytes[5] & WITH_CUSTOMER != 0
+        self.sealed().with_customer()
     }
 
     /// The input of this record at `place`, whose `key_id` is not looked at: the record knows its own.

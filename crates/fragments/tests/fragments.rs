@@ -4,13 +4,16 @@
 mod epochs;
 #[path = "fragments/renewal.rs"]
 mod renewal;
+#[path = "fragments/thresholds.rs"]
+mod thresholds;
 
 use std::collections::BTreeMap;
 
 use volvelle_fragments::combine::coefficients;
 use volvelle_fragments::record::fresh_salt;
 use volvelle_fragments::{
-    Error, Input, Kek, Partial, Place, PrfShare, Proof, PublicShare, Record, Sealed, Weights, combine, dkg, proof,
+    CustomerFragment, Error, Input, Kek, Partial, Place, PrfShare, Proof, PublicShare, Record, Sealed, Weights,
+    combine, customer, dkg, proof,
 };
 
 /// One holder's end of a generation.
@@ -294,4 +297,22 @@ fn the_formats_stay_what_they_are() {
     assert_eq!(again.as_bytes()[..110], stored[..110], "header and commitment");
     assert_eq!(again.as_bytes().len(), stored.len());
     println!("a fresh one: {}", hex::encode(again.as_bytes()));
+}
+
+#[test]
+fn the_customers_legs_never_change() {
+    let bytes: Vec<u8> = (0..32).collect();
+    let fragment = CustomerFragment::from_bytes(&bytes).expect("a fragment");
+    // Python: hmac.new(bytes(range(32)), message, hashlib.sha256).hexdigest()
+    let leg = "97cd77dc790ea39d90b0c51ea4b9bb244ac43be45640b63ad59b6d770c09509e";
+    let check = "64772c9f0aafd9b96e846110798633f61bbacfbaa227dd051f5cf043102f6b63";
+    assert_eq!(hex::encode(*fragment.leg(b"FDKx1...")), leg);
+    assert_eq!(hex::encode(fragment.check()), check);
+    assert!(!input("/a").encode().expect("short path").starts_with(&customer::CHECKED[..4]), "no input is checked");
+    for wrong in [&bytes[1..], &[7; 32], &[]] {
+        assert!(CustomerFragment::from_bytes(wrong).is_err(), "{wrong:?}");
+    }
+    let fresh = customer::generate().expect("randomness");
+    assert_ne!(*fresh, *customer::generate().expect("randomness"));
+    assert!(CustomerFragment::from_bytes(&*fresh).is_ok());
 }

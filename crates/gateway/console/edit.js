@@ -158,6 +158,7 @@ export function editSecret(ctx) {
     const details = item.item_general_info.rotated_secret_details || {}, policy = item.item_general_info.password_policy || {};
     const values = {
       description: item.item_metadata || "", delete_protection: item.delete_protection, "lock-on-read": item.item_general_info.lock_on_read, "lock-ttl": item.item_general_info.lock_ttl, "rotate-on-unlock": item.item_general_info.rotate_on_unlock,
+      [rotated ? "key" : "protection_key"]: item.protection_key_name || "",
       ...(rotated ? {
         "auto-rotate": item.auto_rotate, "rotation-interval": item.rotation_interval, "rotation-hour": details.rotation_hour, "rotation-cron": details.rotation_cron, "rotation-time-zone": details.rotation_time_zone,
         "password-length": policy.password_length, "use-lower-letters": policy.use_lower_letters, "use-capital-letters": policy.use_capital_letters, "use-numbers": policy.use_numbers, "use-special-characters": policy.use_special_characters,
@@ -217,7 +218,7 @@ export async function targetForm(ctx, found, done) {
     }
     if (block.hosts) kept.hosts = Object.entries(block.hosts).map(([host, text]) => (text ? `${host};${text}` : host)).join(",");
   }
-  kept = { ...kept, description: found.comment || "", delete_protection: found.delete_protection };
+  kept = { ...kept, description: found.comment || "", delete_protection: found.delete_protection, key: found.protection_key_name || "" };
   const form = await fieldsOf(`target-update-${kind}`, { omit: ["name", "new-name", "keep-prev-version", "host-key", "rotate-on-unlock", "lock-on-read", "lock-ttl", "add-hosts", "rm-hosts", "type", ...(kind === "linked" ? ["parent-target-name"] : [])], first: ["host", "port", "hosts", "description"], values: kept });
   for (const one of form.fields.values()) if (schema.properties[one.name]["x-secret"]) one.input.placeholder = "unchanged";
   const go = button("Save", { kind: "primary", type: "submit", sign: "check" });

@@ -7,7 +7,9 @@ import { button, marked, problem, sentence } from "./widgets.js";
 // What the pages ask for in their own way, or what means nothing to a person.
 const HIDDEN = new Set(["token", "uid-token", "json", "skip-dry-run", "test-only", "fingerprint", "comment", "metadata", "item-custom-fields", "rotate-after-disconnect", "lock-during-sra-session"]);
 const HIDDEN_GROUPS = new Set(["compatibility", "secure-access"]);
-const GROUPS = { own: "", rotation: "When it rotates", "password-policy": "New passwords", locking: "Locking and versions" };
+const GROUPS = { own: "", rotation: "When it rotates", "password-policy": "New passwords", locking: "Locking, versions and key" };
+// Few need to think of it.
+const TUCKED = { key: "locking", protection_key: "locking" };
 const ACRONYMS = { ssh: "SSH", ttl: "TTL", url: "URL", ip: "IP", ips: "IPs", id: "ID", api: "API", jwt: "token", cmd: "command", dn: "DN", tls: "TLS", ca: "CA", am: "auth method" };
 
 // What every kind has is called as people say it; what a connector declares is called as it declares it.
@@ -16,6 +18,7 @@ const LABELS = {
   "auto-rotate": "Rotate by itself", "rotation-interval": "Every so many days", "rotation-hour": "Hour (UTC)", "rotation-cron": "Or by calendar (cron)", "rotation-time-zone": "Time zone of the calendar", "rotation-event-in": "Tell so many days before",
   "password-length": "Length", "use-lower-letters": "Lower-case letters", "use-capital-letters": "Capital letters", "use-numbers": "Numbers", "use-special-characters": "Special characters",
   delete_protection: "Protect from deletion", "max-versions": "Versions kept", "lock-on-read": "Check out when read", "lock-ttl": "Checked out for (minutes)", "rotate-on-unlock": "Rotate when checked in", "same-password": "One password for all hosts",
+  key: "Protection key", protection_key: "Protection key",
 };
 
 /** A wire name as a label. */
@@ -56,7 +59,7 @@ function field(name, given, required, value) {
     node = h("div", { class: "field" }, h("label", { class: "check" }, input, h("span", {}, label(name))), help, wrong);
     read = () => (input.checked === started ? undefined : input.checked);
   } else {
-    const multiline = /key|cmd|command|certificate|pem|statement|payload|json/.test(name) && schema.type === "string" && !/name|algorithm|path|id$/.test(name);
+    const multiline = /key|cmd|command|certificate|pem|statement|payload|json/.test(name) && schema.type === "string" && !/name|algorithm|path|id$|^(protection_)?key$/.test(name);
     const secret = schema["x-secret"];
     if (multiline) input = h("textarea", { ...common, rows: 3, spellcheck: "false", autocomplete: "off", required, class: secret ? "mono veiled" : "mono" });
     else input = h("input", { ...common, type: secret ? "password" : schema.type === "integer" ? "number" : "text", autocomplete: secret ? "new-password" : "off", autocapitalize: "none", spellcheck: "false", required });
@@ -99,7 +102,7 @@ export async function fieldsOf(operation, { omit = [], first = [], values = {}, 
     const property = schema.properties[name];
     const made = field(name, property, Boolean(schema.required?.includes(name)) || require.includes(name), values[name]);
     fields.set(name, made);
-    (groups.get(property["x-group"] || "own") || groups.get("own")).push(made);
+    (groups.get(TUCKED[name] || property["x-group"] || "own") || groups.get("own")).push(made);
   }
   const trouble = h("div", { class: "form-trouble" });
   const node = h("div", { class: "fields" }, trouble, [...groups].filter(([, list]) => list.length).map(([group, list]) => (group === "own"

@@ -50,9 +50,11 @@ async function askHolders(ctx, place) {
 function draw(ctx, data, holders, refresh) {
   const total = Object.values(data.states).reduce((a, b) => a + b, 0);
   const holderPanel = me().may.audit.includes("read") && panel("Fragment holders", {}, holders);
-  if (!total) return [firstSteps(data.has_targets), holderPanel];
+  const lacking = (data.absent_customer_fragments || []).map(absent);
+  if (!total) return [lacking, firstSteps(data.has_targets), holderPanel];
   const urgent = URGENT.reduce((sum, state) => sum + (data.states[state] || 0), 0);
   return [
+    lacking,
     verdict(data.states, urgent, data.rotating.length),
     h("ul", { class: "counts" }, COUNTED.filter((state) => data.states[state] || state === "settled").map((state) => {
       const [word, tone, sign] = STATES[state];
@@ -68,6 +70,13 @@ function draw(ctx, data, holders, refresh) {
       h("p", {}, "Last changed ", when(data.oldest.last_rotation_date || data.oldest.creation_date), data.oldest.last_rotation_date ? "" : " (when it was made here)"),
       h("p", { class: "dim" }, data.oldest.next_rotation_date ? ["Next rotation ", when(data.oldest.next_rotation_date)] : "It does not rotate by itself.")) : h("p", { class: "dim" }, "No rotated secret is enabled.")), holderPanel),
   ];
+}
+
+/** A customer's fragment that this gateway should have. */
+function absent(one) {
+  return h("div", { class: "verdict-line bad", role: "status" }, icon("warn", 22),
+    h("div", {}, h("p", { class: "big" }, one.state === "wrong" ? `This gateway has another customer's fragment ${one.id}` : `This gateway lacks the customer's fragment ${one.id}`),
+      h("p", { class: "dim" }, `What is sealed with ${one.protection_keys.join(", ")} is neither read, changed nor rotated here. Nothing is lost: give the gateway the fragment and start it again.`)));
 }
 
 function verdict(states, urgent, running) {

@@ -2,7 +2,7 @@
 
 import { announce, fill, h, icon } from "./dom.js";
 import { call, me, peek } from "./api.js";
-import { badge, button, copy, during, failed, facts, into, keepFocus, marked, more, nothing, panel, problem, sentence, table, tag, targetUrl, inUrl, waiting } from "./widgets.js";
+import { badge, button, copy, during, failed, facts, into, keepFocus, marked, more, nothing, panel, problem, secretUrl, sentence, table, tag, targetUrl, inUrl, waiting } from "./widgets.js";
 import { line, lineLegend, progress, stageWord } from "./chart.js";
 import { removeSecret, repair, rotate, setState, trust, verify } from "./actions.js";
 import { instant, span, when } from "./time.js";
@@ -42,7 +42,7 @@ export function secret(ctx) {
       into(readers, () => whoReads(ctx, name), 3);
     }
     value.set(item, may);
-    fill(settings, rotated ? doing(item, row) : facts([["Kind", "Static secret"], ["Description", item.item_metadata], ["Tags", tags(item)], ["Made", when(item.creation_date)], ["Changed", when(item.modification_date)]]));
+    fill(settings, rotated ? doing(item, row) : facts([["Kind", isKey(item) ? "Protection key" : "Static secret"], ["Description", item.item_metadata], ["Tags", tags(item)], ...sealing(item), ["Made", when(item.creation_date)], ["Changed", when(item.modification_date)]]));
     fill(versions, versionTable(item));
     if (rotated) loadHistory();
   }
@@ -124,6 +124,7 @@ function doing(item, row) {
       ["Checked out", item.locking_info && `by ${item.locking_info.locked_by}`],
       ["Description", item.item_metadata],
       ["Tags", tags(item)],
+      ...sealing(item),
     ]),
   ];
 }
@@ -173,6 +174,15 @@ async function whoReads(ctx, name) {
   ];
 }
 
+const isKey = (item) => item.item_type === "AES256GCM";
+
+/** What it is sealed with, as facts. */
+function sealing(item) {
+  const state = { missing: "missing here", wrong: "another one here" }[item.customer_fragment_state];
+  return [["Protection key", item.protection_key_name && h("a", { href: secretUrl(item.protection_key_name) }, item.protection_key_name)],
+    ["Customer's fragment", item.customer_fragment_id && [item.customer_fragment_id, state && h("span", { class: "badge bad" }, icon("warn", 14), state)]]];
+}
+
 /** The value: asked for only when somebody wants to see or copy it, and forgotten after a while. */
 function valuePanel(ctx, name) {
   const place = h("div", { class: "value" });
@@ -192,6 +202,7 @@ function valuePanel(ctx, name) {
     clearInterval(timer);
     shown = false;
     if (!may.includes("read")) return fill(place, h("p", { class: "dim" }, icon("lock"), " Your roles do not let you read the value."));
+    if (isKey(item)) return fill(place, h("p", { class: "dim" }, "It has no value: other things are sealed with it."));
     const has = item.item_type !== "ROTATED_SECRET" || item.last_version > 0;
     if (!has) return fill(place, h("p", { class: "dim" }, "No value is stored yet: it comes with the first rotation."));
     const reveal = button("Reveal", { sign: "eye", onclick: () => during(reveal, async () => { try { show(await read()); } catch (error) { failed(error); } }) });

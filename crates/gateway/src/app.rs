@@ -21,6 +21,7 @@ use volvelle_domain::identity::{AuthMethod, Role, SubClaims};
 use volvelle_domain::ids::{AccountId, Micros};
 use volvelle_holder::asker::{self, Asker, Identity};
 use volvelle_holder::authorization::Signer;
+use volvelle_rotation::rekey::Rekeyer;
 use volvelle_rotation::{Engine, Vault};
 use volvelle_store::{Store, accounts, auth_methods, roles, tokens};
 
@@ -120,6 +121,8 @@ pub struct App {
     pub store: Store,
     /// Seals and opens.
     pub vault: Vault,
+    /// Changes keys.
+    pub rekeyer: Rekeyer,
     /// The kinds there are.
     pub registry: Registry,
     /// Where entries of reads go.
@@ -155,12 +158,14 @@ impl App {
             }
         }
         let (store, vault) = (engine.parts().store.clone(), engine.parts().vault.clone());
+        let rekeyer = Rekeyer::new(engine.parts().clone());
         let openapi = volvelle_api::openapi(&operations);
         let seconds = operations.iter().map(|_| OnceLock::new()).collect();
         Self {
             engine,
             store,
             vault,
+            rekeyer,
             registry,
             trail,
             throttle: Throttle::default(),
@@ -359,7 +364,14 @@ impl Operations for App {
     async fn health(&self) -> Result<Value, ApiError> {
         let mut tx = self.store.read().await?;
         accounts::list(&mut tx).await?;
-        Ok(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}))
+        let used = volvelle_store::keys::with_customer(&mut tx).await?;
+        drop(tx);
+        let mut health = json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")});
+        // Anybody may ask: how they are, and not which.
+        if let Some(state) = crate::customer::worst(&self.vault, &used) {
+            health["customer_fragments"] = Value::from(state.as_str());
+        }
+        Ok(health)
     }
 
     fn openapi(&self) -> Value {

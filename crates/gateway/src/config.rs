@@ -10,6 +10,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
 use tokio_rustls::TlsAcceptor;
+use volvelle_holder::customer::TokenFragment;
 
 /// `volvelle gateway --config FILE`.
 #[derive(Clone, Deserialize)]
@@ -33,6 +34,20 @@ pub struct Config {
     /// Pins of other gateways on the same database, for which these authorizations hold too.
     #[serde(default)]
     pub authorization_gateways: Vec<String>,
+    /// The customer's fragments, in the vendor's format, which only this gateway and the customer's safe have.
+    #[serde(default)]
+    pub customer_fragments: Option<PathBuf>,
+    /// A fragment of the customer's that a token keeps.
+    #[serde(default)]
+    pub customer_fragment: Option<InToken>,
+}
+
+/// `[customer_fragment.pkcs11]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InToken {
+    /// Which key of which token.
+    pub pkcs11: TokenFragment,
 }
 
 /// Where the certificate and its key are.

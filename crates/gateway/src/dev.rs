@@ -21,6 +21,7 @@ use volvelle_store::Store;
 use crate::ApiError;
 use crate::children::{DirLock, supervise};
 use crate::credentials::{self, OsEntropy};
+use crate::customer;
 use crate::run::{Gateway, Predecessor, first_account};
 
 /// Holders of a development set-up, and how many of them are needed.
@@ -39,6 +40,8 @@ pub struct Dev {
     pub listen: SocketAddr,
     /// Bounds of the engine.
     pub settings: Settings,
+    /// The customer's fragments; `customer_fragments.json` in the folder if nothing is said and that is there.
+    pub customer_fragments: Option<PathBuf>,
 }
 
 /// Runs until `shutdown`. `ready` is called with the gateway's address once it serves.
@@ -51,13 +54,15 @@ pub async fn run(dev: Dev, shutdown: CancellationToken, ready: impl FnOnce(&str)
     if !dev.listen.ip().is_loopback() {
         bail!("volvelle dev speaks plain HTTP and listens on loopback only; for {} use `volvelle gateway`", dev.listen);
     }
+    let beside = Some(dev.dir.join("customer_fragments.json")).filter(|file| file.exists());
+    let fragments = customer::load(dev.customer_fragments.or(beside).as_deref(), None)?;
     let listener = TcpListener::bind(dev.listen).await.with_context(|| format!("cannot listen on {}", dev.listen))?;
     let url = format!("http://{}", listener.local_addr()?);
     let (n, t) = HOLDERS;
-    let setup = local::prepare(&dev.dir.join("holders"), n, t)?;
+    let setup = local::prepare_signed(&dev.dir.join("holders"), n, t)?;
     let holders = tokio::spawn(supervise(holder_program()?, setup.holder_configs.clone(), shutdown.clone()));
     let store = Store::open(&format!("sqlite://{}", dev.dir.join("volvelle.db").display())).await?;
-    let mut gateway = Gateway::new(store, &setup.quorum, "dev", dev.settings)?;
+    let mut gateway = Gateway::new(store, (&setup.quorum, fragments), "dev", dev.settings)?;
     let key = dev.dir.join("authorization.der");
     if key.exists() {
         gateway.sign_with(&key, &setup.quorum, &[])?;

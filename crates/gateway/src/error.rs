@@ -84,6 +84,13 @@ pub enum ApiError {
         /// What to do about it.
         hint: String,
     },
+    /// What was asked for is sealed with a customer's fragment that this gateway has not got.
+    CustomerFragment {
+        /// `customer_fragment_missing`, `customer_fragment_wrong` or `customer_fragment_token`.
+        code: &'static str,
+        /// Which one.
+        message: String,
+    },
     /// A fault of the program; details are in the log under the request id.
     Internal,
 }
@@ -171,6 +178,13 @@ impl ApiError {
             Self::HoldersRefuse { message, hint } => {
                 (StatusCode::FORBIDDEN, "holders_refuse", message.clone(), hint.as_str())
             }
+            Self::CustomerFragment { code, message } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                *code,
+                message.clone(),
+                "give this gateway the customer's fragment and start it again, or ask a gateway that has it; nothing is lost \
+                 as long as the fragment is kept somewhere",
+            ),
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",

@@ -9,6 +9,7 @@ pub mod config;
 pub mod console;
 pub mod credentials;
 pub mod ctx;
+pub mod customer;
 pub mod dev;
 pub mod error;
 pub mod ops;

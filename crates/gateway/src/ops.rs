@@ -9,8 +9,10 @@ pub mod fleet;
 pub mod fragments;
 mod grants;
 pub mod items;
+pub mod keys;
 pub mod locks;
 pub mod methods;
+pub mod rekey;
 pub mod roles;
 pub mod rotated;
 pub mod rotated_update;
@@ -66,6 +68,8 @@ pub async fn run(ctx: &Ctx<'_>, name: &str, params: &Params) -> Answer {
         "set-item-state" => items::set_state(ctx, params).await,
         "lock-item" => locks::lock(ctx, params).await,
         "unlock-item" => locks::unlock(ctx, params).await,
+        "create-dfc-key" => keys::create(ctx, params).await,
+        "gateway-list-customer-fragments" => keys::list_fragments(ctx).await,
         "create-secret" => statics::create(ctx, params).await,
         "get-secret-value" => statics::value(ctx, params).await,
         "update-secret-val" => statics::update(ctx, params).await,
@@ -87,6 +91,7 @@ pub async fn run(ctx: &Ctx<'_>, name: &str, params: &Params) -> Answer {
         "fragments-repair" => fragments::repair(ctx, params).await,
         "fragments-add-holder" => fragments::add_holder(ctx, params).await,
         "fragments-drop-holder" => fragments::drop_holder(ctx, params).await,
+        "fragments-rekey" => rekey::rekey(ctx, params).await,
         "fragments-doctor" => fragments::doctor(ctx).await,
         "revoke-all-tokens" => auth::revoke_all(ctx).await,
         other => identities(ctx, other, params).await,

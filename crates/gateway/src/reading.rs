@@ -197,8 +197,12 @@ async fn answer(
         *waited = true;
         return Ok(None);
     }
-    if (item.locking.on_read || item.locking.held.is_some()) && Box::pin(locks::on_read(ctx, item)).await? {
-        return Ok(None);
+    if item.locking.on_read || item.locking.held.is_some() {
+        // What cannot be read here is not checked out either.
+        ctx.app.vault.require(item.protection.as_ref())?;
+        if Box::pin(locks::on_read(ctx, item)).await? {
+            return Ok(None);
+        }
     }
     if wanted.version == 0 {
         return body(ctx, &ready, &ready.current, wanted).await.map(Some);

@@ -1,7 +1,7 @@
 //! What the parts behind the gateway refuse, as errors of the API. Texts of databases stay in the log.
 
 use volvelle_domain::connector::Failure;
-use volvelle_holder::{QuorumError, Refusal};
+use volvelle_holder::{Presence, QuorumError, Refusal};
 use volvelle_rotation::EngineError;
 use volvelle_store::StoreError;
 
@@ -80,6 +80,15 @@ impl From<QuorumError> for ApiError {
                 message,
                 hint: "run `volvelle fragments status` to see how each holder is".to_owned(),
             },
+            E::CustomerFragment { presence: Presence::Wrong, .. } => {
+                Self::CustomerFragment { code: "customer_fragment_wrong", message: error.to_string() }
+            }
+            E::CustomerFragment { .. } => {
+                Self::CustomerFragment { code: "customer_fragment_missing", message: error.to_string() }
+            }
+            E::CustomerToken { .. } => {
+                Self::CustomerFragment { code: "customer_fragment_token", message: error.to_string() }
+            }
             E::Record(inner) => {
                 tracing::error!(error = %inner, "a sealed record cannot be opened");
                 Self::Unavailable {

@@ -11,9 +11,9 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use volvelle_domain::ids::{Clock, Micros};
-use volvelle_holder::Quorum;
 use volvelle_holder::authorization::Signer;
 use volvelle_holder::quorum::QuorumConfig;
+use volvelle_holder::{CustomerFragments, Presence, Quorum};
 pub use volvelle_rotation::Settings;
 use volvelle_rotation::{Engine, Parts, Vault};
 use volvelle_store::{Store, accounts, items, tokens};
@@ -24,6 +24,7 @@ use crate::children::DirLock;
 use crate::config::{self, Config};
 use crate::console::Console;
 use crate::credentials::OsEntropy;
+use crate::customer;
 use crate::server::{self, Limits, Operations};
 use crate::trail;
 use crate::watermark::Watermark;
@@ -54,12 +55,17 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Puts a gateway together over an opened store. `name` stands in its leases.
+    /// Puts a gateway together over an opened store, with the customer's fragments it has. `name` stands in its leases.
     ///
     /// # Errors
     /// The holders' configuration is wrong.
-    pub fn new(store: Store, quorum: &QuorumConfig, name: &str, settings: Settings) -> Result<Self> {
-        let vault = Vault::new(Quorum::new(quorum)?);
+    pub fn new(
+        store: Store,
+        (quorum, customer): (&QuorumConfig, CustomerFragments),
+        name: &str,
+        settings: Settings,
+    ) -> Result<Self> {
+        let vault = Vault::new(Quorum::with_customer(quorum, customer)?);
         let registry = volvelle_connectors::registry();
         let known = registry.clone();
         let parts = Parts {
@@ -86,11 +92,12 @@ impl Gateway {
     }
 
     /// Makes ready for the work: leases of a dead predecessor are given back if `Predecessor::Dead`, and a restored database is
-    /// noticed.
+    /// noticed. Says which of the customer's fragments are missing.
     ///
     /// # Errors
     /// The store or the watermark's file cannot be used.
     pub async fn make_ready(&mut self, predecessor: Predecessor, watermark: Option<PathBuf>) -> Result<()> {
+        customer::announce(&self.app.store, &self.app.vault).await?;
         if predecessor == Predecessor::Dead {
             self.engine.bury_the_dead().await?;
         }
@@ -123,8 +130,10 @@ impl Gateway {
             }
         };
         let gauges = gauges(Arc::clone(&self.app), shutdown.clone());
+        let rekeyer = self.app.rekeyer.clone();
+        let rekeys = rekeyer.run(shutdown.clone());
         let burials = burial::follow(Arc::clone(&self.app), shutdown.clone());
-        tokio::join!(front, self.engine.run(shutdown), gauges, follow, ask, burials);
+        tokio::join!(front, self.engine.run(shutdown), gauges, follow, ask, rekeys, burials);
     }
 }
 
@@ -166,6 +175,7 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
     let counts = items::counts(&mut tx, now).await?;
     let open = volvelle_store::rotations::open_count(&mut tx).await?;
     let unburied = volvelle_store::tombstones::count(&mut tx).await?;
+    let used = volvelle_store::keys::with_customer(&mut tx).await?;
     drop(tx);
     let set = |name: &'static str, value: i64| metrics::gauge!(name).set(value as f64);
     set("volvelle_rotated_secrets", counts.secrets);
@@ -175,6 +185,8 @@ async fn measure(app: &App) -> Result<(), crate::ApiError> {
     set("volvelle_secrets_failed", counts.failed);
     set("volvelle_rotations_open", open);
     set("volvelle_tombstones_pending", unburied.count);
+    let absent = used.iter().filter(|key| customer::presence(&app.vault, key) != Presence::Present).count();
+    metrics::gauge!("volvelle_keys_without_customer_fragment").set(absent as f64);
     for holder in app.vault.quorum().status().await {
         let up = if holder.state == "up" { 1.0 } else { 0.0 };
         metrics::gauge!("volvelle_holder_up", "holder" => holder.index.to_string()).set(up);
@@ -205,8 +217,13 @@ pub async fn production(path: &Path, first_account_file: Option<&Path>, shutdown
     let quorum: QuorumConfig =
         toml::from_str(&text).with_context(|| format!("{} is no quorum configuration", config.quorum.display()))?;
     let quorum = beside(quorum, &config.quorum);
+    let fragments = customer::load(
+        config.customer_fragments.as_deref(),
+        config.customer_fragment.as_ref().map(|fragment| &fragment.pkcs11),
+    )?;
     let store = Store::open(&config.store).await.context("the store cannot be opened")?;
-    let mut gateway = Gateway::new(store, &quorum, &lease_name(&config.store, config.listen), Settings::default())?;
+    let name = lease_name(&config.store, config.listen);
+    let mut gateway = Gateway::new(store, (&quorum, fragments), &name, Settings::default())?;
     if let Some(key) = &config.authorization_key {
         gateway.sign_with(key, &quorum, &config.authorization_gateways)?;
     }

@@ -3,8 +3,10 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,7 +22,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -219,12 +221,13 @@ async fn connection(stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor
 }
 
 async fn drive(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr, front: Front) {
-    let shutdown = front.shutdown.clone();
+    // A token of its own: connections that ask a common one wait for each other.
+    let shutdown = front.shutdown.child_token();
     let header = front.limits.header;
-    let remote = Peer::new(peer.ip());
+    let line = Arc::new(Line { remote: Peer::new(peer.ip()), patience: Patience::new(front.limits.request), front });
     let service = service_fn(move |request| {
-        let (front, remote) = (front.clone(), remote.clone());
-        async move { Ok::<_, Infallible>(front.answer(request, remote).await) }
+        let line = Arc::clone(&line);
+        async move { Ok::<_, Infallible>(line.answer(request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -232,6 +235,7 @@ async fn drive(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, pee
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
@@ -243,10 +247,17 @@ async fn drive(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, pee
     }
 }
 
-impl Front {
-    async fn answer(&self, request: Request<Incoming>, remote: Peer) -> Response<Full<Bytes>> {
+/// One connection. Its requests come one after the other.
+struct Line {
+    remote: Peer,
+    patience: Patience,
+    front: Front,
+}
+
+impl Line {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let request_id = RequestId::next();
-        match self.route(request, remote, request_id).await {
+        match self.route(request, request_id).await {
             Ok(response) => response,
             Err(error) => json(error.status(), &error.body(&request_id.to_string())),
         }
@@ -255,18 +266,18 @@ impl Front {
     async fn route(
         &self,
         request: Request<Incoming>,
-        remote: Peer,
         request_id: RequestId,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
+        let (Front { operations, .. }, remote) = (&self.front, self.remote.clone());
         let path = request.uri().path();
-        if let Some(sessions) = self.operations.sessions().filter(|_| console::owns(path)) {
-            return self.console(sessions, request, remote).await;
+        if let Some(sessions) = operations.sessions().filter(|_| console::owns(path)) {
+            return self.front.console(sessions, request, remote).await;
         }
         if request.method() == Method::GET {
             return match path {
-                "/health" => Ok(json(StatusCode::OK, &self.operations.health().await?)),
-                "/openapi.json" => Ok(console::packed(&request, json(StatusCode::OK, &self.operations.openapi()))),
-                "/metrics" => Ok(respond(StatusCode::OK, "text/plain; version=0.0.4", self.operations.metrics())),
+                "/health" => Ok(json(StatusCode::OK, &operations.health().await?)),
+                "/openapi.json" => Ok(console::packed(&request, json(StatusCode::OK, &operations.openapi()))),
+                "/metrics" => Ok(respond(StatusCode::OK, "text/plain; version=0.0.4", operations.metrics())),
                 _ => Err(ApiError::UnknownCommand(String::new())),
             };
         }
@@ -278,17 +289,18 @@ impl Front {
         let forwarded =
             request.headers().get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
         let forwarded_for = forwarded.map(str::to_owned);
-        let session = self.operations.sessions().map(|sessions| (sessions, sessions.presented(request.headers())));
-        let mut body = self.body(request).await?;
+        let session = operations.sessions().map(|sessions| (sessions, sessions.presented(request.headers())));
+        let mut body = self.front.body(request).await?;
         if let Some((sessions, presented)) = session {
             body = sessions.stand_in(body, presented).await?;
         }
         let call = Call { operation, body, remote, forwarded_for, request_id };
-        let done = timeout(self.limits.request, self.operations.call(call)).await;
-        let Answer { status, body } = done.map_err(|_| ApiError::Timeout)??;
+        let Answer { status, body } = self.patience.with(operations.call(call)).await.ok_or(ApiError::Timeout)??;
         Ok(respond(status, JSON, body))
     }
+}
 
+impl Front {
     /// What is below `/console`: assets, and the beginning and end of sessions.
     async fn console(
         &self,
@@ -325,6 +337,33 @@ impl Front {
     }
 }
 
+/// A time limit for calls that come one after the other. Its timer is made once and put off by each of them, which costs nearly nothing.
+struct Patience {
+    lasts: Duration,
+    timer: Mutex<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(lasts: Duration) -> Self {
+        Self { lasts, timer: Mutex::new(Box::pin(tokio::time::sleep(lasts))) }
+    }
+
+    /// What `call` comes to, or `None` if it takes too long.
+    async fn with<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+        let mut call = std::pin::pin!(call);
+        self.timer().as_mut().reset(Instant::now() + self.lasts);
+        std::future::poll_fn(|cx| match call.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => self.timer().as_mut().poll(cx).map(|()| None),
+        })
+        .await
+    }
+
+    fn timer(&self) -> MutexGuard<'_, Pin<Box<Sleep>>> {
+        self.timer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The operation that a path names under any of the bases `/`, `/v2` and `/api/v2`.
 fn operation(path: &str) -> Option<&str> {
     let name = ["/api/v2/", "/v2/", "/"].into_iter().find_map(|base| path.strip_prefix(base))?;
@@ -349,6 +388,17 @@ fn respond(status: StatusCode, content_type: &'static str, text: impl Into<Bytes
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn every_call_has_its_time_however_long_the_connection_lived_before() {
+        let patience = Patience::new(Duration::from_millis(50));
+        for _ in 0..3 {
+            // The call is looked at before the timer, so that a slow machine changes nothing.
+            assert_eq!(patience.with(tokio::time::sleep(Duration::from_millis(1))).await, Some(()));
+            assert_eq!(patience.with(std::future::pending::<()>()).await, None);
+            tokio::time::sleep(Duration::from_millis(70)).await;
+        }
+    }
 
     #[test]
     fn every_base_leads_to_the_same_operation() {

@@ -7,8 +7,11 @@ use serde_json::{Map, Value, json};
 use volvelle_domain::account::Account;
 use volvelle_domain::connector::{Declaration, PasswordPolicy};
 use volvelle_domain::ids::Micros;
-use volvelle_domain::item::{Item, ItemKind, ItemVersion, Rotator, RotatorStatus, VersionState};
+use volvelle_domain::item::{Item, ItemKind, ItemVersion, Protection, Rotator, RotatorStatus, VersionState};
 use volvelle_domain::target::{Target, TargetVersion};
+use volvelle_holder::Presence;
+
+use crate::ops::keys;
 
 /// An instant as RFC 3339.
 #[must_use]
@@ -51,6 +54,45 @@ pub struct Around<'a> {
     pub versions: Option<&'a [ItemVersion]>,
     /// Whether a rotation is in the queue or under way.
     pub rotating: bool,
+    /// What it is sealed with.
+    pub sealing: Sealing,
+}
+
+/// What an item or a target is sealed with beside what it holds itself.
+#[derive(Clone, Debug, Default)]
+pub struct Sealing {
+    /// The name of the protection key; `None` for the account's own.
+    pub key: Option<String>,
+    /// Whether the customer's fragment is here, if one takes part.
+    pub presence: Option<Presence>,
+}
+
+impl Sealing {
+    /// Adds what the wire shows of it to an item, a target or a version of either.
+    fn show(&self, protection: Option<&Protection>, out: &mut Value) {
+        let customer = Protection::customer(protection);
+        out["with_customer_fragment"] = Value::from(customer.is_some());
+        if let Some(key) = &self.key {
+            out["protection_key_name"] = Value::from(key.as_str());
+            out["protection_key_type"] = Value::from(keys::ALGORITHM);
+        }
+        if let Some(customer) = customer {
+            out["customer_fragment_id"] = Value::from(customer.fragment.as_str());
+        }
+        if let Some(presence) = self.presence {
+            out["customer_fragment_state"] = Value::from(presence.as_str());
+        }
+    }
+}
+
+/// The wire's word for a kind of item.
+#[must_use]
+pub const fn kind(kind: ItemKind) -> &'static str {
+    match kind {
+        ItemKind::RotatedSecret => "ROTATED_SECRET",
+        ItemKind::StaticSecret => "STATIC_SECRET",
+        ItemKind::ProtectionKey => keys::ALGORITHM,
+    }
 }
 
 /// An item as `describe-item` and `list-items` answer it.
@@ -61,7 +103,7 @@ pub fn item(item: &Item, around: &Around<'_>) -> Value {
         "item_name": item.name.as_str(),
         "item_id": item.id.0,
         "display_id": hex::encode(item.uid.0),
-        "item_type": if rotated { "ROTATED_SECRET" } else { "STATIC_SECRET" },
+        "item_type": kind(item.kind),
         "item_sub_type": item.extras.get("item_sub_type").and_then(Value::as_str).unwrap_or("generic"),
         "item_metadata": item.description,
         "item_tags": item.tags,
@@ -74,10 +116,10 @@ pub fn item(item: &Item, around: &Around<'_>) -> Value {
         "modification_date": time(item.modified_at),
         "access_date": time(item.modified_at),
         "delete_protection": item.delete_protection,
-        "with_customer_fragment": false,
         "client_permissions": around.permissions,
         "item_general_info": general(item, around),
     });
+    around.sealing.show(item.protection.as_ref(), &mut out);
     if let Some(fields) = item.extras.get("item-custom-fields") {
         out["item_custom_fields_details"] = fields.clone();
     }
@@ -101,7 +143,12 @@ pub fn item(item: &Item, around: &Around<'_>) -> Value {
         }
     }
     if let Some(versions) = around.versions {
-        out["item_versions"] = versions.iter().filter(|v| v.host != volvelle_rotation::SHARED).map(version).collect();
+        let shown = versions.iter().filter(|v| v.host != volvelle_rotation::SHARED).map(|v| {
+            let mut shown = version(v);
+            around.sealing.show(item.protection.as_ref(), &mut shown);
+            shown
+        });
+        out["item_versions"] = shown.collect();
     }
     out
 }
@@ -119,7 +166,6 @@ fn version(version: &ItemVersion) -> Value {
         "creation_date": time(version.created_at),
         "modification_date": time(version.created_at),
         "access_date": time(version.created_at),
-        "with_customer_fragment": false,
         "item_version_state": state,
         "access_id": version.created_by,
         "reason": version.reason,
@@ -208,6 +254,7 @@ pub fn target(
     parent: Option<&Target>,
     permissions: Vec<String>,
     versions: Option<&[TargetVersion]>,
+    sealing: &Sealing,
 ) -> Value {
     let mut out = json!({
         "target_id": target.id.0,
@@ -219,9 +266,9 @@ pub fn target(
         "modification_date": time(target.modified_at),
         "access_date": time(target.modified_at),
         "delete_protection": target.delete_protection,
-        "with_customer_fragment": false,
         "client_permissions": permissions,
     });
+    sealing.show(target.protection.as_ref(), &mut out);
     if !target.halted.is_empty() {
         out["halted"] = Value::from(target.halted.as_str());
     }
@@ -238,8 +285,10 @@ pub fn target(
         out["target_versions"] = versions
             .iter()
             .map(|v| {
-                json!({"version": v.version, "creation_date": time(v.created_at), "modification_date": time(v.created_at),
-                "with_customer_fragment": false, "access_id": v.created_by})
+                let mut shown = json!({"version": v.version, "creation_date": time(v.created_at),
+                    "modification_date": time(v.created_at), "access_id": v.created_by});
+                sealing.show(target.protection.as_ref(), &mut shown);
+                shown
             })
             .collect();
     }

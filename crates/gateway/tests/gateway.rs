@@ -12,6 +12,8 @@ mod fleet;
 mod front;
 #[path = "gateway/grants.rs"]
 mod grants;
+#[path = "gateway/keys.rs"]
+mod keys;
 #[path = "gateway/roles.rs"]
 mod roles;
 #[path = "gateway/schedule.rs"]

@@ -6,6 +6,7 @@ mod keygen;
 mod policy;
 mod renew;
 mod repair;
+mod retire;
 mod serve;
 mod tombstones;
 
@@ -35,6 +36,7 @@ pub use crate::state::Unlock;
 use crate::state::{Folder, Key, KeyName, now};
 use crate::tls;
 use crate::tombstones::Tombstones;
+use crate::trust;
 use crate::wire::{KeyRef, Request, Response};
 
 /// Longest a peer may take for a handshake or a message between holders.
@@ -62,6 +64,9 @@ pub struct HolderConfig {
     /// What opens the key that seals the fragments; if nothing is said, that key lies beside them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlock: Option<Unlock>,
+    /// Seconds that a retired key waits for somebody who needs it before it is destroyed; a week, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retire_after_seconds: Option<u64>,
     /// Whether a client must be behind what gateways ask for; nobody need, if nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Authorization>,
@@ -125,7 +130,7 @@ enum Peer {
 /// # Errors
 /// The configuration or the roster is wrong, or the address cannot be listened on.
 pub async fn run(config: HolderConfig, shutdown: impl Future<Output = ()>) -> Result<()> {
-    let roster = Roster::load(&config.roster)?;
+    let roster = trust::believed(&config.roster)?;
     ensure!(roster.holders.iter().any(|h| h.index == config.index), "the roster has no holder {}", config.index);
     let signing = Ed25519KeyPair::from_pkcs8(&read_private(&config.identity.key)?)
         .map_err(|_| anyhow!("{} is no Ed25519 key", config.identity.key.display()))?;
@@ -168,6 +173,7 @@ async fn bring_to_disk(holder: &Holder) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         holder.log.sync();
+        holder.destroy_retired();
     }
 }
 
@@ -220,6 +226,7 @@ impl Holder {
                 software: concat!("volvelle-holder ", env!("CARGO_PKG_VERSION")).to_owned(),
                 suites: vec![SUITE],
                 clock: now(),
+                backup: self.folder.backed_up(),
                 tombstones: self.tombstones.sum().count,
             }),
             Request::KeyInfo { realm, key_id } => self.info(&named(&realm, key_id)?),
@@ -242,6 +249,9 @@ impl Holder {
             Request::RepairSplit { session } => self.repair_split(&session).await,
             Request::RepairSum { session } => self.repair_sum(&session).await,
             Request::RepairFinish { session, info } => self.repair_finish(&session, info),
+            Request::Highest { realm } => self.highest(&realm),
+            Request::Retire { realm, key_id } => self.retire(&named(&realm, key_id)?),
+            Request::Keep { realm, key_id } => self.keep(&named(&realm, key_id)?),
             Request::Share { .. } | Request::Bury { .. } | Request::Tombstones { .. } => {
                 bail!("this peer may not ask that")
             }
@@ -298,6 +308,8 @@ impl Holder {
     fn names(&self, after: Option<KeyRef>) -> Result<Response> {
         let after = after.map(|key| named(&key.realm, key.key_id)).transpose()?;
         let later = self.folder.keys()?.into_iter().filter(|name| after.is_none_or(|after| *name > after));
+        // What is on its way out is neither refreshed nor repaired any more.
+        let later = later.filter(|name| self.folder.retired(name).is_none());
         let names = later.take(KEYS_AT_ONCE).map(|(realm, key_id)| KeyRef { realm: hex::encode(realm), key_id });
         Ok(Response::Keys(names.collect()))
     }

@@ -7,6 +7,7 @@
 pub mod asker;
 pub mod authorization;
 mod channel;
+pub mod customer;
 pub mod daemon;
 pub mod eval;
 mod link;
@@ -17,13 +18,17 @@ pub mod roster;
 pub mod setup;
 mod state;
 mod tls;
+pub mod token;
 mod tombstones;
+pub mod trust;
 mod wire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use customer::{CustomerFragments, Presence, Wanted};
 pub use quorum::{HolderStatus, Quorum, QuorumError, Refusal};
 pub use roster::Roster;
+pub use token::TokenKey;
 
 /// What a mutex here guards is never left half-changed, so a panic elsewhere spoils nothing.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

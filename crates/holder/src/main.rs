@@ -1,8 +1,10 @@
 //! `volvelle-holder`: one fragment holder, and what an operator needs to set holders up.
 
+mod signing;
+
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -11,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use volvelle_holder::Roster;
 use volvelle_holder::authorization::make_key;
 use volvelle_holder::daemon::{self, HolderConfig, Unlock};
+use volvelle_holder::roster::{Member, Policy};
 use volvelle_holder::setup::{
     HolderPlan, RosterChange, changed_roster, init_gateway, init_holder, member_line, parse_member, roster_text,
 };
@@ -23,6 +26,12 @@ Setting up:
   once, from what these print  volvelle-holder roster --threshold T --member LINE ... --gateway-pin PIN > roster.toml
   copy roster.toml into each DIR, then on each holder's machine
                                volvelle-holder --config DIR/holder.toml
+
+So that no single administrator can change who takes part:
+  on each administrator's own  volvelle-holder admin-key --dir ADMIN
+  machine                      (its line goes to `init --administrator`)
+  on T of them, in turn        volvelle-holder sign-roster --dir ADMIN --roster roster.toml
+  on each machine              volvelle-holder accept-roster --dir DIR --roster roster.toml
 
 Signals: TERM and INT end it. Set RUST_LOG=debug to see more.";
 
@@ -48,6 +57,7 @@ fn command() -> Command {
         )
         .subcommand(roster_command())
         .subcommand(change_command())
+        .subcommands(signing::commands())
         .subcommand(
             Command::new("check-log")
                 .about("Check the chain of a holder's log, and print how long it is and where it ends")
@@ -90,6 +100,8 @@ fn init_command() -> Command {
         )
         .arg(word("listen", "IP:PORT", "Where it listens").required(true).value_parser(value_parser!(SocketAddr)))
         .arg(word("address", "HOST:PORT", "How gateways and holders reach it, if not as it listens"))
+        .arg(word("administrator", "KEY", "Who signs rosters for it, as `admin-key` printed it on his machine"))
+        .arg(word("name", "NAME", "What people call it"))
         .arg(path("state", "Where it keeps its fragments [default: DIR/state]"))
         .arg(path(
             "key-at",
@@ -132,13 +144,22 @@ fn change_command() -> Command {
         .after_help(
             "A --member with the index of another one takes its place. Then, with the new roster everywhere:\n  \
              volvelle fragments add-holder --holder N    for each new one\n  \
-             volvelle fragments drop-holder --holder N   for one that was left out",
+             volvelle fragments drop-holder --holder N   for one that was left out\n\
+             A key keeps the threshold it was made with. With a new one everywhere:\n  \
+             volvelle fragments rekey                    makes new keys and wraps every record anew",
         )
         .arg(path("from", "The roster as it is").value_name("FILE").required(true))
         .arg(many("member", "LINE", "A holder that is new or takes another's place, as `init` printed it"))
         .arg(many("drop", "N", "The index of a holder to leave out").value_parser(value_parser!(u8)))
         .arg(many("gateway-pin", "PIN", "A new gateway, as `gateway-identity` printed it"))
         .arg(many("drop-gateway", "PIN", "A gateway to leave out"))
+        .arg(
+            word("threshold", "T", "Holders needed for an answer with keys that are made from now on")
+                .value_parser(value_parser!(u8)),
+        )
+        .arg(many("administrator", "N=KEY", "The administrator of holder N, as `admin-key` printed his key"))
+        .arg(path("policies", "What gateways may ask for, in place of what was said before").value_name("FILE"))
+        .arg(many("forget-threshold", "T", "A threshold that no key has any more").value_parser(value_parser!(u8)))
 }
 
 fn check_log(arguments: &ArgMatches) -> Result<String> {
@@ -164,9 +185,37 @@ fn changed(arguments: &ArgMatches) -> Result<String> {
         drop: arguments.get_many("drop").into_iter().flatten().copied().collect(),
         gateways: texts("gateway-pin").cloned().collect(),
         drop_gateways: texts("drop-gateway").cloned().collect(),
+        threshold: arguments.get_one("threshold").copied(),
+        administrators: texts("administrator").map(|text| parse_administrator(text)).collect::<Result<_>>()?,
+        policies: arguments.get_one::<PathBuf>("policies").map(|file| parse_policies(file)).transpose()?,
+        forget_thresholds: arguments.get_many("forget-threshold").into_iter().flatten().copied().collect(),
     };
     let from = arguments.get_one::<PathBuf>("from").context("--from is needed")?;
     changed_roster(Roster::load(from)?, change)
+}
+
+fn parse_administrator(text: &str) -> Result<(u8, String)> {
+    let (index, key) = text.split_once('=').context("an administrator is N=KEY")?;
+    Ok((index.parse().context("an administrator is N=KEY")?, key.to_owned()))
+}
+
+fn parse_policies(file: &Path) -> Result<Vec<Policy>> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Policies {
+        policies: Vec<Policy>,
+    }
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let read: Policies = toml::from_str(&text).with_context(|| format!("{} has no policies", file.display()))?;
+    Ok(read.policies)
+}
+
+fn member(arguments: &ArgMatches) -> Result<String> {
+    let (administrator, name) = (arguments.get_one::<String>("administrator"), arguments.get_one::<String>("name"));
+    let member = init_holder(&plan(arguments)?)?;
+    let line = member_line(&Member { administrator: administrator.cloned(), name: name.cloned(), ..member });
+    parse_member(&line)?;
+    Ok(line)
 }
 
 fn word(name: &'static str, value: &'static str, help: &'static str) -> Arg {
@@ -182,12 +231,16 @@ fn main() -> Result<()> {
     let arguments = command().get_matches();
     no_core_dumps()?;
     let printed = match arguments.subcommand() {
-        Some(("init", arguments)) => member_line(&init_holder(&plan(arguments)?)?),
+        Some(("init", arguments)) => member(arguments)?,
         Some(("gateway-identity", arguments)) => {
             init_gateway(arguments.get_one::<PathBuf>("dir").context("--dir is needed")?)?
         }
         Some(("change-roster", arguments)) => changed(arguments)?,
         Some(("check-log", arguments)) => check_log(arguments)?,
+        Some(("admin-key", arguments)) => signing::admin_key(arguments)?,
+        Some(("sign-roster", arguments)) => signing::sign(arguments)?,
+        Some(("show-roster", arguments)) => signing::show(arguments)?,
+        Some(("accept-roster", arguments)) => signing::accept(arguments)?,
         Some(("authorization-key", arguments)) => {
             make_key(arguments.get_one::<PathBuf>("file").context("--file is needed")?)?
         }
@@ -215,7 +268,7 @@ fn unlock(arguments: &ArgMatches) -> Option<Unlock> {
     let file = |name: &str| arguments.get_one::<PathBuf>(name).cloned();
     let (key_file, passphrase_file) = (file("unlock-key-file"), file("unlock-passphrase-file"));
     let any = key_file.is_some() || passphrase_file.is_some();
-    any.then_some(Unlock { key_file, passphrase_file, memory_mib: None })
+    any.then_some(Unlock { key_file, passphrase_file, ..Unlock::default() })
 }
 
 fn roster(arguments: &ArgMatches) -> Result<String> {

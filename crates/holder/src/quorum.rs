@@ -6,11 +6,13 @@
 mod ask;
 mod bury;
 mod cache;
+mod customer;
 mod doctor;
 mod epochs;
 mod generate;
 mod health;
 mod refresh;
+mod rekey;
 mod repair;
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,7 +25,7 @@ use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use volvelle_fragments::record::fresh_salt;
-use volvelle_fragments::{Bound, Error, Input, Kek, Place, PublicShare, Record, Sealed, Weights};
+use volvelle_fragments::{Bound, Combined, Error, Input, Kek, Place, PublicShare, Record, Sealed, Weights};
 use zeroize::Zeroizing;
 
 pub use self::bury::{Grave, LARGEST_BURIAL};
@@ -31,12 +33,15 @@ use self::cache::Cache;
 pub use self::doctor::{Finding, Severity};
 use self::epochs::View;
 pub use self::refresh::Refreshed;
+pub use self::rekey::Fate;
 pub use self::repair::Repaired;
+use crate::customer::{CustomerFragments, Presence, Wanted};
 use crate::eval::Operation;
 use crate::link::Link;
 use crate::lock;
 use crate::roster::{IdentityFiles, Roster};
 use crate::tls;
+use crate::trust;
 
 /// Longest a holder may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -107,6 +112,22 @@ pub enum QuorumError {
         /// Which holder says what.
         detail: String,
     },
+    /// The customer's fragment is needed, and this gateway has not got it.
+    #[error("{}", customer::absent(.fragment, *.presence))]
+    CustomerFragment {
+        /// Its id; empty if that is not known.
+        fragment: String,
+        /// Whether it is missing or another one.
+        presence: Presence,
+    },
+    /// The token that keeps the customer's fragment does not answer, or has another key.
+    #[error("the token that keeps the customer's fragment {fragment} fails: {detail}")]
+    CustomerToken {
+        /// Its id.
+        fragment: String,
+        /// What the token says.
+        detail: String,
+    },
     /// The configuration is wrong.
     #[error("the holders' configuration is wrong: {0:#}")]
     Config(anyhow::Error),
@@ -136,6 +157,12 @@ impl QuorumError {
             Self::KeyGeneration(why) => Self::KeyGeneration(why.clone()),
             Self::Holders(why) => Self::Holders(why.clone()),
             Self::Refused { why, detail } => Self::Refused { why: *why, detail: detail.clone() },
+            Self::CustomerFragment { fragment, presence } => {
+                Self::CustomerFragment { fragment: fragment.clone(), presence: *presence }
+            }
+            Self::CustomerToken { fragment, detail } => {
+                Self::CustomerToken { fragment: fragment.clone(), detail: detail.clone() }
+            }
             Self::Config(error) => Self::Config(anyhow::anyhow!("{error:#}")),
         }
     }
@@ -164,6 +191,8 @@ pub struct HolderStatus {
     pub software: Option<String>,
     /// The cryptographic suites it speaks, if it answered.
     pub suites: Vec<u8>,
+    /// When a backup of its state was made, in seconds since 1970, as far as it knows.
+    pub backup_at: Option<u64>,
     /// Why it is not up.
     pub detail: Option<String>,
 }
@@ -182,6 +211,7 @@ impl HolderStatus {
             round_trip: None,
             software: None,
             suites: Vec::new(),
+            backup_at: None,
             detail: None,
         }
     }
@@ -215,6 +245,7 @@ struct Inner {
     /// By the set of indices, as bits.
     weights: RwLock<HashMap<u16, Arc<Weights>>>,
     cache: Cache,
+    customer: CustomerFragments,
     refresh_hours: u64,
     /// Half random, half counted: names requests.
     requests: (u64, AtomicU64),
@@ -231,7 +262,15 @@ impl Quorum {
     /// # Errors
     /// A file is missing or makes no sense.
     pub fn new(config: &QuorumConfig) -> Result<Self, QuorumError> {
-        let roster = Roster::load(&config.roster).map_err(QuorumError::Config)?;
+        Self::with_customer(config, CustomerFragments::default())
+    }
+
+    /// The same with the customer's fragments that this gateway has.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_customer(config: &QuorumConfig, customer: CustomerFragments) -> Result<Self, QuorumError> {
+        let roster = trust::believed(&config.roster).map_err(QuorumError::Config)?;
         let mut peers = Vec::new();
         for member in &roster.holders {
             let connector = tls::client(&config.identity, member.pin.clone()).map_err(QuorumError::Config)?;
@@ -253,6 +292,7 @@ impl Quorum {
             last_used: Mutex::default(),
             weights: RwLock::default(),
             cache: Cache::new(Duration::from_secs(config.kek_cache_seconds)),
+            customer,
             requests: (u64::from_be_bytes([a, b, c, d, e, f, g, h]), AtomicU64::new(0)),
             upkeep: Mutex::default(),
         })))
@@ -263,11 +303,29 @@ impl Quorum {
     /// # Errors
     /// Too few holders answer with a proof that holds.
     pub async fn seal(&self, place: &Place, plaintext: &[u8]) -> Result<Vec<u8>, QuorumError> {
+        self.seal_with(place, None, plaintext).await
+    }
+
+    /// The same with a leg of the customer's, if one is wanted.
+    ///
+    /// # Errors
+    /// As [`Self::seal`], or the customer's fragment is not here.
+    pub async fn seal_with(
+        &self,
+        place: &Place,
+        customer: Option<Wanted<'_>>,
+        plaintext: &[u8],
+    ) -> Result<Vec<u8>, QuorumError> {
         let input = Input { place: place.clone(), salt: fresh_salt()? };
         let x = input.encode()?;
-        let keks = self.derive_proved(Operation::Seal, (place.realm, place.key_id), &[&x]).await?;
-        let kek = keks.first().ok_or(Error::Quorum)?;
-        Ok(Record::seal(&input, kek, false, plaintext)?.into_bytes())
+        // Before anybody is asked: a write without its leg is no write.
+        let leg = match customer {
+            Some(wanted) => Some(self.0.customer.find(wanted)?.leg_to_seal(&x).await?),
+            None => None,
+        };
+        let combined = self.derive_proved(Operation::Seal, (place.realm, place.key_id), &[&x]).await?;
+        let kek = Kek::derive(&x, combined.first().ok_or(Error::Quorum)?, leg.as_deref())?;
+        Ok(Record::seal(&input, &kek, leg.is_some(), plaintext)?.into_bytes())
     }
 
     /// Opens a record at its place.
@@ -288,6 +346,7 @@ impl Quorum {
         if let Some(kek) = self.0.cache.find(bound.name()) {
             return Ok(sealed.open(bound, &kek)?);
         }
+        self.has_legs(sealed)?;
         let chunk = [(0, sealed, bound.clone())];
         // Boxed: the future of a read whose key is cached stays small.
         Box::pin(self.open_chunk((bound.realm(), sealed.key_id()), &chunk))
@@ -306,6 +365,7 @@ impl Quorum {
                 Err(error) => Some(Err(error.into())),
                 Ok((sealed, bound)) => match self.0.cache.find(bound.name()) {
                     Some(kek) => Some(sealed.open(&bound, &kek).map_err(QuorumError::from)),
+                    None if self.has_legs(sealed).is_err() => self.has_legs(sealed).err().map(Err),
                     None => {
                         cold.entry((place.realm, sealed.key_id())).or_default().push((n, sealed, bound));
                         None
@@ -328,13 +388,13 @@ impl Quorum {
     /// whether somebody answered wrongly or the record was moved.
     async fn open_chunk(&self, key: KeyName, chunk: &[(usize, Sealed<'_>, Bound)]) -> Vec<(usize, Opened)> {
         let xs: Vec<&[u8]> = chunk.iter().map(|(_, _, bound)| bound.x()).collect();
-        let keks = match self.derive(Operation::Open, key, &xs).await {
-            Ok(keks) => keks,
+        let combined = match self.derive(Operation::Open, key, &xs).await {
+            Ok(combined) => combined,
             Err(error) => return chunk.iter().map(|(n, ..)| (*n, Err(error.repeat()))).collect(),
         };
         let (mut outcomes, mut doubtful) = (Vec::with_capacity(chunk.len()), Vec::new());
-        for (entry, kek) in chunk.iter().zip(&keks) {
-            match self.open_and_keep(entry, kek) {
+        for (entry, y) in chunk.iter().zip(&combined) {
+            match self.open_by(entry, y).await {
                 Err(QuorumError::Record(Error::Commitment)) => doubtful.push(entry),
                 outcome => outcomes.push((entry.0, outcome)),
             }
@@ -344,13 +404,22 @@ impl Quorum {
         }
         let xs: Vec<&[u8]> = doubtful.iter().map(|(_, _, bound)| bound.x()).collect();
         match self.derive_proved(Operation::Open, key, &xs).await {
-            Ok(keks) => {
-                outcomes
-                    .extend(doubtful.iter().zip(&keks).map(|(entry, kek)| (entry.0, self.open_and_keep(entry, kek))));
+            Ok(combined) => {
+                for (entry, y) in doubtful.iter().zip(&combined) {
+                    outcomes.push((entry.0, self.open_by(entry, y).await));
+                }
             }
             Err(error) => outcomes.extend(doubtful.iter().map(|(n, ..)| (*n, Err(error.repeat())))),
         }
         outcomes
+    }
+
+    /// Opens a record by the holders' leg, and the customer's if it takes part.
+    async fn open_by(&self, entry: &(usize, Sealed<'_>, Bound), y: &Combined) -> Opened {
+        if entry.1.with_customer() {
+            return Box::pin(self.open_with_customer(entry, y)).await;
+        }
+        self.open_and_keep(entry, &Kek::derive(entry.2.x(), y, None)?)
     }
 
     fn open_and_keep(&self, (_, sealed, bound): &(usize, Sealed<'_>, Bound), kek: &Kek) -> Opened {
@@ -369,15 +438,18 @@ impl Quorum {
         let to = Input { place: to.clone(), salt: from.salt };
         let (old, new) = (from.encode()?, to.encode()?);
         let name = |input: &Input| (input.place.realm, input.place.key_id);
-        let keks = if name(&from) == name(&to) {
+        if record.with_customer() {
+            self.has_any_leg()?;
+        }
+        let combined = if name(&from) == name(&to) {
             self.derive_proved(Operation::Rewrap, name(&from), &[&old, &new]).await?
         } else {
-            let mut keks = self.derive_proved(Operation::Rewrap, name(&from), &[&old]).await?;
-            keks.extend(self.derive_proved(Operation::Rewrap, name(&to), &[&new]).await?);
-            keks
+            let mut combined = self.derive_proved(Operation::Rewrap, name(&from), &[&old]).await?;
+            combined.extend(self.derive_proved(Operation::Rewrap, name(&to), &[&new]).await?);
+            combined
         };
-        let [old, new] = keks.as_slice() else { return Err(Error::Quorum.into()) };
-        Ok(record.rewrap((&from, old), (&to, new), record.with_customer())?.into_bytes())
+        let [y_old, y_new] = combined.as_slice() else { return Err(Error::Quorum.into()) };
+        self.rewrap_by(&record, (&from, y_old), (&to, y_new)).await
     }
 
     /// Holders needed for an answer.

@@ -13,8 +13,14 @@ use serde::{Deserialize, Serialize};
 /// The parties of one installation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roster {
+    /// Counted up with every change of a roster that is signed; 0 for one that is not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub serial: u64,
     /// Holders needed for an answer, at least 2.
     pub threshold: u8,
+    /// Other thresholds that keys may have which were made under an earlier roster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_thresholds: Vec<u8>,
     /// The holders, by index.
     pub holders: Vec<Member>,
     /// SHA-256 of the certificates of the gateways, in hexadecimal.
@@ -25,6 +31,25 @@ pub struct Roster {
     /// What gateways may ask for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<Policy>,
+    /// What administrators signed: everything above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signatures: Vec<Signature>,
+}
+
+/// An administrator's signature of a roster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signature {
+    /// His Ed25519 key, in hexadecimal.
+    pub by: String,
+    /// The signature, in hexadecimal.
+    pub signature: String,
+}
+
+/// As serde wants it.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What a gateway may ask holders for. One without a policy may ask for everything.
@@ -81,6 +106,12 @@ pub struct Member {
     pub pin: String,
     /// Its Ed25519 key, which signs transcripts, in hexadecimal.
     pub signing_key: String,
+    /// The Ed25519 key of its administrator, which signs rosters, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub administrator: Option<String>,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// A party's certificate and private key on disk.
@@ -99,7 +130,15 @@ impl Roster {
     /// The file cannot be read, or makes no sense.
     pub fn load(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read the roster {}", path.display()))?;
-        let roster: Self = toml::from_str(&text).with_context(|| format!("{} is no roster", path.display()))?;
+        Self::parse(&text).with_context(|| format!("{} is no roster", path.display()))
+    }
+
+    /// Reads and checks a roster.
+    ///
+    /// # Errors
+    /// It makes no sense.
+    pub fn parse(text: &str) -> Result<Self> {
+        let roster: Self = toml::from_str(text)?;
         roster.check()?;
         Ok(roster)
     }
@@ -109,9 +148,15 @@ impl Roster {
         let n = u8::try_from(self.holders.len()).unwrap_or(u8::MAX);
         ensure!(n <= 9, "the roster has {n} holders; at most 9 are possible");
         ensure!((2..=n).contains(&self.threshold), "threshold must be between 2 and the number of holders, {n}");
+        let former = self.former_thresholds.iter().all(|t| (2..=n).contains(t));
+        ensure!(
+            former,
+            "there are keys with a threshold above the number of holders, {n}: rekey and retire them first"
+        );
         let in_order = self.holders.windows(2).all(|pair| pair[0].index < pair[1].index);
         let in_range = self.holders.iter().all(|holder| (1..=9).contains(&holder.index));
         ensure!(in_order && in_range, "the holders of the roster must have different indices from 1 to 9, in order");
+        self.check_administrators()?;
         for policy in &self.policies {
             let gateway = &policy.gateway;
             ensure!(
@@ -131,10 +176,59 @@ impl Roster {
         Ok(())
     }
 
-    /// Bytes that stand for the roster in a key generation.
+    /// Bytes that stand for the roster in a key generation: everything but the signatures.
     #[must_use]
     pub fn canonical(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_default()
+        serde_json::to_vec(&Self { signatures: Vec::new(), ..self.clone() }).unwrap_or_default()
+    }
+
+    /// What administrators sign.
+    pub(crate) fn signed_bytes(&self) -> Vec<u8> {
+        [b"FDK-roster-v1".as_slice(), &self.canonical()].concat()
+    }
+
+    /// By which people compare it.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        hex::encode(digest(&SHA256, &self.signed_bytes()).as_ref())
+    }
+
+    /// Whether it has administrators, and so needs their signatures.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        self.serial > 0 || self.holders.iter().any(|holder| holder.administrator.is_some())
+    }
+
+    /// The keys of the administrators of its holders.
+    #[must_use]
+    pub fn administrators(&self) -> std::collections::BTreeSet<String> {
+        self.holders.iter().filter_map(|holder| holder.administrator.clone()).collect()
+    }
+
+    fn check_administrators(&self) -> Result<()> {
+        if !self.is_signed() {
+            return Ok(());
+        }
+        ensure!(self.serial > 0, "a roster with administrators has a serial number");
+        let all = self.holders.iter().all(|holder| holder.administrator.is_some());
+        ensure!(all, "every holder of a signed roster needs an administrator");
+        let different = self.administrators().len();
+        ensure!(
+            different >= usize::from(self.threshold),
+            "the holders have {different} different administrators; {} must be able to sign",
+            self.threshold
+        );
+        Ok(())
+    }
+
+    /// Whether a key may have this threshold.
+    pub(crate) fn knows_threshold(&self, threshold: u8) -> bool {
+        self.threshold == threshold || self.former_thresholds.contains(&threshold)
+    }
+
+    /// The least threshold that a key may have.
+    pub(crate) fn least_threshold(&self) -> u8 {
+        self.former_thresholds.iter().copied().fold(self.threshold, u8::min)
     }
 
     /// The keys that may have signed for an index: that of its holder, and those of former ones.
@@ -174,12 +268,25 @@ pub(crate) fn check_private(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Reads a secret file that its owner's group may read too, as mounted secrets are, and refuses one that everybody can read.
+///
+/// # Errors
+/// It cannot be read, or everybody can.
+pub fn read_guarded(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>> {
+    let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let shown = path.display();
+    ensure!(metadata.permissions().mode() & 0o007 == 0, "everybody can read {shown}: run `chmod o-rwx {shown}`");
+    let read = fs::read(path).with_context(|| format!("cannot read {shown}"))?;
+    Ok(zeroize::Zeroizing::new(read))
+}
+
 /// Writes a file durably, under its name or not at all; with `private` nobody else may read it.
 ///
 /// # Errors
 /// The disk refuses.
 pub fn write_durably(path: &Path, bytes: &[u8], private: bool) -> Result<()> {
     let folder = path.parent().context("a file needs a folder")?;
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let temporary = path.with_extension("new");
     let mode = if private { 0o600 } else { 0o644 };
     fs::remove_file(&temporary).ok();

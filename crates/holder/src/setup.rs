@@ -2,6 +2,8 @@
 //!
 //! What must stay true: private keys stay on the machine they were made on; nothing that is there is ever replaced.
 
+pub mod administrator;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 
 use crate::daemon::{HolderConfig, Unlock};
-use crate::roster::{Former, IdentityFiles, Member, Roster, pin, read_private, write_durably};
+use crate::roster::{Former, IdentityFiles, Member, Policy, Roster, pin, read_private, write_durably};
 
 /// The name of a holder's configuration in its folder.
 pub const CONFIG: &str = "holder.toml";
@@ -62,6 +64,7 @@ pub fn init_holder(plan: &HolderPlan) -> Result<Member> {
             key: plan.key_at.clone().unwrap_or_else(|| "key.der".into()),
         },
         unlock: plan.unlock.clone(),
+        retire_after_seconds: None,
         authorization: None,
     };
     let text = toml::to_string(&config)?;
@@ -71,7 +74,7 @@ pub fn init_holder(plan: &HolderPlan) -> Result<Member> {
     } else {
         write_durably(&file, text.as_bytes(), false)?;
     }
-    Ok(Member { index: plan.index, address, pin, signing_key })
+    Ok(Member { index: plan.index, address, pin, signing_key, administrator: None, name: None })
 }
 
 /// Makes a gateway's identity in a folder, or finds it. Gives its pin.
@@ -85,7 +88,14 @@ pub fn init_gateway(dir: &Path) -> Result<String> {
 /// A member as one word, for the command line.
 #[must_use]
 pub fn member_line(member: &Member) -> String {
-    format!("{},{},{},{}", member.index, member.address, member.pin, member.signing_key)
+    let mut line = format!("{},{},{},{}", member.index, member.address, member.pin, member.signing_key);
+    if member.administrator.is_some() || member.name.is_some() {
+        line = format!("{line},{}", member.administrator.as_deref().unwrap_or_default());
+    }
+    match &member.name {
+        Some(name) => format!("{line},{name}"),
+        None => line,
+    }
 }
 
 /// Reads what [`member_line`] writes.
@@ -94,15 +104,30 @@ pub fn member_line(member: &Member) -> String {
 /// It is anything else.
 pub fn parse_member(line: &str) -> Result<Member> {
     let parts: Vec<&str> = line.split(',').collect();
-    let [index, address, pin, signing_key] = parts.as_slice() else {
-        bail!("a member is INDEX,HOST:PORT,PIN,KEY as `volvelle-holder init` printed it");
+    let [index, address, pin, signing_key, more @ ..] = parts.as_slice() else {
+        bail!("a member is INDEX,HOST:PORT,PIN,KEY,ADMINISTRATOR,NAME as `volvelle-holder init` printed it");
     };
+    ensure!(more.len() <= 2, "a member has at most six parts");
+    let optional = |n: usize| more.get(n).filter(|word| !word.is_empty()).map(|word| (*word).to_owned());
+    let (administrator, name) = (optional(0), optional(1));
+    administrator.as_deref().map_or(Ok(()), check_digest)?;
+    name.as_deref().map_or(Ok(()), check_name)?;
     let index = index.parse().context("a member begins with its index")?;
     for word in [pin, signing_key] {
         check_digest(word)?;
     }
     let [address, pin, signing_key] = [address, pin, signing_key].map(|word| (*word).to_owned());
-    Ok(Member { index, address, pin, signing_key })
+    Ok(Member { index, address, pin, signing_key, administrator, name })
+}
+
+/// A holder's name is one word of a line.
+///
+/// # Errors
+/// It is empty, too long, or has characters that could be taken for something else.
+pub fn check_name(name: &str) -> Result<()> {
+    let plain = name.chars().all(|c| c.is_alphanumeric() || " -_.".contains(c));
+    ensure!(plain && (1..=64).contains(&name.len()), "a name has 1 to 64 letters, digits, spaces, dots and dashes");
+    Ok(())
 }
 
 fn check_digest(word: &str) -> Result<()> {
@@ -120,7 +145,17 @@ pub fn roster_text(threshold: u8, mut members: Vec<Member>, gateways: Vec<String
         check_digest(gateway)?;
     }
     ensure!(!gateways.is_empty(), "a roster needs at least one --gateway-pin");
-    let roster = Roster { threshold, holders: members, gateways, former: vec![], policies: vec![] };
+    let serial = u64::from(members.iter().any(|member| member.administrator.is_some()));
+    let roster = Roster {
+        serial,
+        threshold,
+        former_thresholds: vec![],
+        holders: members,
+        gateways,
+        former: vec![],
+        policies: vec![],
+        signatures: vec![],
+    };
     // Later ones may have gaps, where a holder was dropped.
     let whole = roster.holders.iter().zip(1..).all(|(holder, index)| holder.index == index);
     ensure!(whole, "the holders of a new roster must have the indices 1 to n, in order");
@@ -139,9 +174,17 @@ pub struct RosterChange {
     pub gateways: Vec<String>,
     /// Pins of gateways to leave out.
     pub drop_gateways: Vec<String>,
+    /// Holders needed for an answer with keys that are made from now on.
+    pub threshold: Option<u8>,
+    /// Thresholds that no key has any more.
+    pub forget_thresholds: Vec<u8>,
+    /// By index, the key of the holder's administrator.
+    pub administrators: Vec<(u8, String)>,
+    /// What gateways may ask for, in place of what was said before.
+    pub policies: Option<Vec<Policy>>,
 }
 
-/// A changed roster as text, checked. The threshold stays: it is part of every key.
+/// A changed roster as text, checked. A key keeps the threshold it was made with; a new one holds for keys made from now on.
 ///
 /// # Errors
 /// What is to be left out is not there, or what comes of it makes no sense.
@@ -154,8 +197,29 @@ pub fn changed_roster(mut roster: Roster, change: RosterChange) -> Result<String
         ensure!(retire(&mut roster, index), "the roster has no holder {index}");
     }
     roster.holders.sort_by_key(|member| member.index);
+    if let Some(threshold) = change.threshold.filter(|t| *t != roster.threshold) {
+        let before = std::mem::replace(&mut roster.threshold, threshold);
+        roster.former_thresholds.retain(|former| *former != threshold && *former != before);
+        roster.former_thresholds.push(before);
+    }
+    for threshold in &change.forget_thresholds {
+        ensure!(roster.former_thresholds.contains(threshold), "the roster has no former threshold {threshold}");
+    }
+    roster.former_thresholds.retain(|former| !change.forget_thresholds.contains(former));
     for pin in &change.drop_gateways {
         ensure!(roster.gateways.contains(pin), "the roster has no gateway {pin}");
+    }
+    for (index, key) in change.administrators {
+        check_digest(&key)?;
+        let member = roster.holders.iter_mut().find(|member| member.index == index);
+        member.with_context(|| format!("the roster has no holder {index}"))?.administrator = Some(key);
+    }
+    if let Some(policies) = change.policies {
+        roster.policies = policies;
+    }
+    roster.signatures.clear();
+    if roster.is_signed() {
+        roster.serial += 1;
     }
     roster.gateways.retain(|pin| !change.drop_gateways.contains(pin));
     roster.policies.retain(|policy| !change.drop_gateways.contains(&policy.gateway));

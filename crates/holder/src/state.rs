@@ -4,12 +4,14 @@
 //! its file key, after which no copy of the state file opens it; a state file is written after the file keys it names and before
 //! those it no longer names are destroyed, so a crash anywhere leaves it readable.
 
+mod retire;
 mod sealing;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -26,10 +28,14 @@ use crate::wire::KeyInfo;
 /// A key's realm and id.
 pub(crate) type KeyName = ([u8; 16], u32);
 
+/// Touched by whoever makes a backup.
+const BACKUP: &str = "backup.made";
+
 /// The folder of a holder.
 pub(crate) struct Folder {
     path: PathBuf,
     key: SealKey,
+    retired: Mutex<retire::Marks>,
 }
 
 /// The file of a key.
@@ -100,13 +106,20 @@ impl Folder {
         files.iter().try_for_each(|file| check_private(file))?;
         let has_fragments = files.iter().any(|file| file.extension().is_some_and(|extension| extension == "json"));
         let key = SealKey::open(&path, has_fragments, unlock)?;
-        let folder = Self { path, key };
-        folder.finish_erasing(&files)?;
+        let folder = Self { path, key, retired: Mutex::new(retire::marks(&files, now())) };
+        folder.finish_all_destroying(&files)?;
+        folder.finish_erasing(&list(&folder.path)?)?;
         Ok(folder)
     }
 
     fn file(&self, (realm, key_id): &KeyName) -> PathBuf {
         self.path.join(format!("{}-{key_id}.json", hex::encode(realm)))
+    }
+
+    /// When its administrator last said that he made a backup: the time of a file that he touches.
+    pub(crate) fn backed_up(&self) -> Option<u64> {
+        let made = fs::metadata(self.path.join(BACKUP)).ok()?.modified().ok()?;
+        made.duration_since(UNIX_EPOCH).ok().map(|time| time.as_secs())
     }
 
     /// The names of all keys, in order.
@@ -241,7 +254,12 @@ fn list(path: &Path) -> Result<Vec<PathBuf>> {
 
 /// The key whose state file this is.
 fn name_of(file: &Path) -> Option<KeyName> {
-    let (realm, key_id) = file.file_name()?.to_str()?.strip_suffix(".json")?.split_once('-')?;
+    split_name(file, ".json")
+}
+
+/// The key that a file with this ending is about.
+fn split_name(file: &Path, ending: &str) -> Option<KeyName> {
+    let (realm, key_id) = file.file_name()?.to_str()?.strip_suffix(ending)?.split_once('-')?;
     Some((hex::decode(realm).ok()?.try_into().ok()?, key_id.parse().ok()?))
 }
 

@@ -123,6 +123,12 @@ pub(crate) enum Request {
     RepairSum { session: String },
     /// At the holder in need: restore and store the fragment, which must fit this.
     RepairFinish { session: String, info: KeyInfo },
+    /// The highest id that a key of this realm has or ever had here.
+    Highest { realm: String },
+    /// A newer key took its place: destroy it after the grace, if nobody asks for it.
+    Retire { realm: String, key_id: u32 },
+    /// It is needed after all.
+    Keep { realm: String, key_id: u32 },
 }
 
 /// A key's name in a message.
@@ -151,6 +157,9 @@ pub(crate) enum Response {
         suites: Vec<u8>,
         #[serde(default)]
         clock: u64,
+        /// When its administrator last made a backup, as far as it knows.
+        #[serde(default)]
+        backup: Option<u64>,
         #[serde(default)]
         tombstones: u64,
     },
@@ -161,6 +170,7 @@ pub(crate) enum Response {
         signature: String,
     },
     Done,
+    Highest(u32),
     /// For each input of a burial: `buried`, `denied`, `rate` or `bad`.
     Buried(Vec<String>),
     /// Some tombstones, how many there are, and all of them combined.
@@ -174,6 +184,9 @@ pub(crate) enum Response {
         held: Vec<HeldEpoch>,
         /// When the newest certificate was stored, in seconds since 1970.
         since: u64,
+        /// When the key is to be destroyed, in seconds since 1970, if it is retired.
+        #[serde(default)]
+        ends: Option<u64>,
     },
 }
 
@@ -225,13 +238,18 @@ impl KeyInfo {
         hex::decode(&self.transcript).ok().and_then(|bytes| bytes.try_into().ok()).context("a transcript is 32 bytes")
     }
 
+    /// Holders needed for an answer with this key.
+    pub(crate) fn threshold(&self) -> Result<u8> {
+        Ok(publics::threshold(&self.shares()?)?)
+    }
+
     /// The public shares of the holders of a roster. What the key says of a holder that came since follows from the others; one
     /// that was dropped is left out.
     pub(crate) fn shares_for(&self, roster: &Roster) -> Result<BTreeMap<u8, PublicShare>> {
-        let shares = self.shares()?;
+        let (shares, threshold) = (self.shares()?, self.threshold()?);
         let share = |index: u8| match shares.get(&index) {
             Some(share) => Ok((index, *share)),
-            None => Ok((index, publics::at(&shares, roster.threshold, index)?)),
+            None => Ok((index, publics::at(&shares, threshold, index)?)),
         };
         roster.holders.iter().map(|holder| share(holder.index)).collect()
     }

@@ -6,6 +6,8 @@ mod attack;
 mod authorization;
 #[path = "holder/crashes.rs"]
 mod crashes;
+#[path = "holder/customer.rs"]
+mod customer;
 #[path = "holder/documents.rs"]
 mod documents;
 #[path = "holder/faults.rs"]
@@ -20,14 +22,22 @@ mod messages;
 mod policies;
 #[path = "holder/program.rs"]
 mod program;
+#[path = "holder/rekey.rs"]
+mod rekey;
 #[path = "holder/renewal.rs"]
 mod renewal;
 #[path = "holder/rest.rs"]
 mod rest;
+#[path = "holder/rosters.rs"]
+mod rosters;
 #[path = "holder/signatures.rs"]
 mod signatures;
+#[path = "holder/token.rs"]
+mod token;
 #[path = "holder/tombstones.rs"]
 mod tombstones;
+#[path = "holder/years.rs"]
+mod years;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

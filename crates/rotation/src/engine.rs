@@ -7,13 +7,13 @@ use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use volvelle_domain::account::Account;
-use volvelle_domain::ids::{AccountId, ItemId, Micros, RotationId};
+use volvelle_domain::ids::{AccountId, ItemId, Micros, RotationId, TargetId};
 use volvelle_domain::item::{Item, RotatorStatus, VersionState};
 use volvelle_domain::rotation::Stage;
 use volvelle_holder::asker;
 use volvelle_store::rotations::Rotation;
 use volvelle_store::versions::Slot;
-use volvelle_store::{StoreError, audit, items, rotations, versions};
+use volvelle_store::{StoreError, audit, items, rekeys, rotations, targets, versions};
 
 use crate::job::{self, SHARED, SlotJobs};
 use crate::seat::{Resolved, Seat};
@@ -104,6 +104,7 @@ impl Engine {
         let mut tx = self.parts.store.begin().await?;
         let not_before = later(now, self.parts.settings.timing.quiet.min(LAST_WORDS));
         let freed = rotations::release_dead(&mut tx, &self.parts.name, now, not_before).await?;
+        rekeys::release_dead(&mut tx, &self.parts.name).await?;
         tx.commit().await?;
         Ok(freed)
     }
@@ -181,12 +182,18 @@ impl Engine {
         if rotator.status == RotatorStatus::OutOfSync && cause != "repair" {
             return Err(EngineError::OutOfSync);
         }
+        // Before anything is written down: what cannot be opened here cannot be rotated here.
+        self.parts.vault.require(item.protection.as_ref())?;
+        self.require_target(account, rotator.target).await?;
         let (hosts, shared) = self.slots_of(account, item, by).await?;
         let manner = issue::manner(&self.parts, rotator);
         let now = self.parts.clock.now();
         let mut tx = self.parts.store.begin().await?;
-        items::lock(&mut tx, &account.id, item.id).await?;
+        let stored = items::lock(&mut tx, &account.id, item.id).await?;
         if let Some(shared) = shared {
+            if stored.name != item.name || stored.protection != item.protection {
+                return Err(StoreError::Conflict("the secret under another name or key").into());
+            }
             let slot = Slot { account: account.id.clone(), item: item.id, host: SHARED.to_owned() };
             versions::add(&mut tx, &slot, &shared).await?;
         }
@@ -206,6 +213,18 @@ impl Engine {
         asker::note();
         self.bells.work();
         Ok(ids)
+    }
+
+    /// Refuses a target, or a target's parent, that is sealed with a customer's fragment which is not here.
+    async fn require_target(&self, account: &Account, id: TargetId) -> Result<(), EngineError> {
+        let mut tx = self.parts.store.read().await?;
+        let target = targets::load(&mut tx, &account.id, id).await?;
+        self.parts.vault.require(target.protection.as_ref())?;
+        if let Some(parent) = target.linked.as_ref().and_then(|linked| linked.parent) {
+            let parent = targets::load(&mut tx, &account.id, parent).await?;
+            self.parts.vault.require(parent.protection.as_ref())?;
+        }
+        Ok(())
     }
 
     /// Puts the end of every grace of a secret into the queue; whether there was one.
@@ -243,7 +262,7 @@ impl Engine {
     ) -> Result<(Vec<String>, Option<volvelle_domain::item::ItemVersion>), EngineError> {
         let rotator = item.rotator.as_ref().ok_or(EngineError::NotRotated)?;
         let mut tx = self.parts.store.read().await?;
-        let target = volvelle_store::targets::load(&mut tx, &account.id, rotator.target).await?;
+        let target = targets::load(&mut tx, &account.id, rotator.target).await?;
         drop(tx);
         if target.linked.is_none() {
             return Ok((vec![String::new()], None));

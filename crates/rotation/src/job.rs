@@ -49,6 +49,10 @@ impl Jobs for SlotJobs {
             stranger: None,
         }))
     }
+
+    fn fragments(&self) -> Vec<String> {
+        self.parts.vault.quorum().customer().checks()
+    }
 }
 
 /// A failure of the engine as one that a rotation can show.
@@ -331,6 +335,10 @@ impl Job for SlotJob {
     async fn write(&mut self, tx: &mut Tx, rotation: &Rotation, state: &State, now: Micros) -> Result<(), StoreError> {
         let account = &self.seat.account.id;
         if let (Some(version), Some(source)) = (&self.target_version, &self.seat.resolved.source) {
+            let now = targets::load(tx, account, source.id).await?;
+            if now.name != source.name || now.protection != source.protection {
+                return Err(StoreError::Conflict("the target under another name or key"));
+            }
             targets::add_version(tx, account, source.id, version).await?;
         }
         if !state.stage.is_final() {

@@ -10,6 +10,7 @@ mod issue;
 mod job;
 mod mend;
 mod planner;
+pub mod rekey;
 mod restore;
 mod seat;
 mod vault;

@@ -155,6 +155,8 @@ impl Engine {
         item: &Item,
         entry: &audit::Entry,
     ) -> Result<Vec<Mended>, EngineError> {
+        // Before anything is waited for.
+        self.parts().vault.require(item.protection.as_ref())?;
         let mut mended = Vec::new();
         for host in self.hosts(account, item).await? {
             let slot = Slot { account: account.id.clone(), item: item.id, host };
@@ -293,6 +295,9 @@ impl Engine {
         };
         let mut tx = self.parts().store.begin().await?;
         let mut item = items::lock(&mut tx, &slot.account, slot.item).await?;
+        if item.name != seat.item.name || item.protection != seat.item.protection {
+            return Err(EngineError::Busy);
+        }
         if rotations::open_of(&mut tx, &slot.account, slot.item).await?.iter().any(|r| r.slot.host == slot.host) {
             return Err(EngineError::Busy);
         }

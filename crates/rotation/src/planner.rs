@@ -1,4 +1,4 @@
-//! Turns due dates into rotations. It takes no input but the time, and asks the database what is due.
+//! Turns due dates into rotations. It takes no input but the time, and asks the database what is due and can be opened here.
 
 use volvelle_domain::item::Item;
 use volvelle_store::{accounts, breakers, items};
@@ -13,7 +13,7 @@ const ROUND: u32 = 200;
 pub(crate) async fn plan(engine: &Engine) -> Result<(), EngineError> {
     let now = engine.now();
     let mut tx = engine.parts().store.read().await?;
-    let due = items::due(&mut tx, now, ROUND).await?;
+    let due = items::due(&mut tx, now, ROUND, &engine.parts().vault.quorum().customer().checks()).await?;
     drop(tx);
     for item in due {
         let work = work::of("plan", &item.account, item.id.0);

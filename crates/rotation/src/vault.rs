@@ -1,13 +1,16 @@
 //! Seals and opens values at their places. A record opens only in the account, object, version, path and host it was made for.
+//!
+//! What must stay true: what has a protection key with a customer's fragment is sealed with that fragment or not at all, and a
+//! record without it is not believed.
 
 use volvelle_domain::account::Account;
-use volvelle_domain::ids::{Micros, Version};
-use volvelle_domain::item::{Item, ItemVersion};
+use volvelle_domain::ids::{Micros, Uid, Version};
+use volvelle_domain::item::{CustomerKey, Item, ItemVersion, Protection};
 use volvelle_domain::path::ItemPath;
 use volvelle_domain::target::{Target, TargetVersion};
 use volvelle_domain::{Credential, Secret};
-use volvelle_fragments::{Bound, Place, Sealed};
-use volvelle_holder::{Quorum, QuorumError};
+use volvelle_fragments::{Bound, Error, Place, Sealed};
+use volvelle_holder::{Presence, Quorum, QuorumError, Wanted};
 use zeroize::Zeroizing;
 
 /// Purpose of a record that holds a version of an item.
@@ -35,10 +38,36 @@ impl Vault {
         &self.0
     }
 
+    /// Whether this gateway has what takes part in sealing; `None` if no customer's fragment does.
+    #[must_use]
+    pub fn presence(&self, protection: Option<&Protection>) -> Option<Presence> {
+        Protection::customer(protection).map(|customer| self.0.customer().presence(wanted(customer)))
+    }
+
+    /// Refuses unless this gateway has the customer's fragment that takes part, if one does.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn require(&self, protection: Option<&Protection>) -> Result<(), QuorumError> {
+        match Protection::customer(protection) {
+            Some(customer) => self.0.customer().find(wanted(customer)).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a record whose kind is not the one that the protection asks for: whoever can write the database could else have
+    /// the next value sealed without the customer's fragment.
+    fn admit<'a>(&self, protection: Option<&Protection>, record: &'a [u8]) -> Result<Sealed<'a>, QuorumError> {
+        let sealed = Sealed::parse(record)?;
+        self.require(protection)?;
+        let with_customer = Protection::customer(protection).is_some();
+        if sealed.with_customer() == with_customer { Ok(sealed) } else { Err(Error::Place.into()) }
+    }
+
     /// Seals one version of one slot of an item.
     ///
     /// # Errors
-    /// Too few holders answer.
+    /// Too few holders answer, or this gateway lacks the customer's fragment.
     pub async fn seal_version(
         &self,
         account: &Account,
@@ -47,19 +76,21 @@ impl Vault {
         credential: &Credential,
     ) -> Result<Vec<u8>, QuorumError> {
         let place = item_place(account, item, &item.name, host, version);
-        self.0.seal(&place, credential.to_plaintext().expose()).await
+        let customer = Protection::customer(item.protection.as_ref()).map(wanted);
+        self.0.seal_with(&place, customer, credential.to_plaintext().expose()).await
     }
 
     /// Opens one version of an item.
     ///
     /// # Errors
-    /// Too few holders answer, or the record does not belong there.
+    /// Too few holders answer, the record does not belong there, or this gateway lacks the customer's fragment.
     pub async fn open_version(
         &self,
         account: &Account,
         item: &Item,
         version: &ItemVersion,
     ) -> Result<Credential, QuorumError> {
+        self.admit(item.protection.as_ref(), &version.sealed)?;
         let place = item_place(account, item, &item.name, &version.host, version.version);
         self.open(&place, &version.sealed).await
     }
@@ -67,10 +98,10 @@ impl Vault {
     /// Binds one version of an item to its place, once for many readings by [`Self::open_bound`].
     ///
     /// # Errors
-    /// The record does not belong there.
+    /// The record does not belong there, or this gateway lacks the customer's fragment.
     pub fn bind_version(&self, account: &Account, item: &Item, version: &ItemVersion) -> Result<Bound, QuorumError> {
         let place = item_place(account, item, &item.name, &version.host, version.version);
-        Ok(Sealed::parse(&version.sealed)?.bind(&place)?)
+        Ok(self.admit(item.protection.as_ref(), &version.sealed)?.bind(&place)?)
     }
 
     /// What was sealed: the fields of a credential as one JSON object, to be handed on as they are.
@@ -82,23 +113,24 @@ impl Vault {
         if plain.starts_with(b"{") && plain.ends_with(b"}") {
             return Ok(plain);
         }
-        Err(QuorumError::Record(volvelle_fragments::Error::Encoding("the value")))
+        Err(QuorumError::Record(Error::Encoding("the value")))
     }
 
-    /// The record of one version for the item under another name.
+    /// The record of one version for the item as it is to be: under another name, or sealed with another key.
     ///
     /// # Errors
     /// As opening and sealing.
     pub async fn move_version(
         &self,
         account: &Account,
-        item: &Item,
-        to: &ItemPath,
+        (from, to): (&Item, &Item),
         version: &ItemVersion,
     ) -> Result<Vec<u8>, QuorumError> {
-        let from = item_place(account, item, &item.name, &version.host, version.version);
-        let to = item_place(account, item, to, &version.host, version.version);
-        self.0.rewrap(&from, &to, &version.sealed).await
+        let places = (
+            item_place(account, from, &from.name, &version.host, version.version),
+            item_place(account, to, &to.name, &version.host, version.version),
+        );
+        self.change(places, (from.protection.as_ref(), to.protection.as_ref()), &version.sealed).await
     }
 
     /// Binds one version of a target to its place.
@@ -118,7 +150,7 @@ impl Vault {
     /// Seals the secret parameters of one version of a target.
     ///
     /// # Errors
-    /// Too few holders answer.
+    /// Too few holders answer, or this gateway lacks the customer's fragment.
     pub async fn seal_target(
         &self,
         account: &Account,
@@ -127,35 +159,57 @@ impl Vault {
         credential: &Credential,
     ) -> Result<Vec<u8>, QuorumError> {
         let place = target_place(account, target, &target.name, version);
-        self.0.seal(&place, credential.to_plaintext().expose()).await
+        let customer = Protection::customer(target.protection.as_ref()).map(wanted);
+        self.0.seal_with(&place, customer, credential.to_plaintext().expose()).await
     }
 
     /// Opens the secret parameters of one version of a target.
     ///
     /// # Errors
-    /// Too few holders answer, or the record does not belong there.
+    /// Too few holders answer, the record does not belong there, or this gateway lacks the customer's fragment.
     pub async fn open_target(
         &self,
         account: &Account,
         target: &Target,
         version: &TargetVersion,
     ) -> Result<Credential, QuorumError> {
+        self.admit(target.protection.as_ref(), &version.sealed)?;
         self.open(&target_place(account, target, &target.name, version.version), &version.sealed).await
     }
 
-    /// The record of one version for the target under another name.
+    /// The record of one version for the target as it is to be: under another name, or sealed with another key.
     ///
     /// # Errors
     /// As opening and sealing.
     pub async fn move_target(
         &self,
         account: &Account,
-        target: &Target,
-        to: &ItemPath,
+        (from, to): (&Target, &Target),
         version: &TargetVersion,
     ) -> Result<Vec<u8>, QuorumError> {
-        let from = target_place(account, target, &target.name, version.version);
-        self.0.rewrap(&from, &target_place(account, target, to, version.version), &version.sealed).await
+        let places = (
+            target_place(account, from, &from.name, version.version),
+            target_place(account, to, &to.name, version.version),
+        );
+        self.change(places, (from.protection.as_ref(), to.protection.as_ref()), &version.sealed).await
+    }
+
+    /// Another name is a new wrap of the same payload. Another key seals anew, under a fresh salt: a cached key of the former record
+    /// is then none of the new one.
+    async fn change(
+        &self,
+        (from, to): (Place, Place),
+        (before, after): (Option<&Protection>, Option<&Protection>),
+        record: &[u8],
+    ) -> Result<Vec<u8>, QuorumError> {
+        self.admit(before, record)?;
+        if before == after {
+            return self.0.rewrap(&from, &to, record).await;
+        }
+        let customer = Protection::customer(after).map(wanted);
+        self.require(after)?;
+        let plain = self.0.open(&from, record).await?;
+        self.0.seal_with(&to, customer, &plain).await
     }
 
     /// A proof that a request for this item comes from a gateway of the account, good until `until`. Only the account's gateways
@@ -191,17 +245,29 @@ impl Vault {
     async fn open(&self, place: &Place, record: &[u8]) -> Result<Credential, QuorumError> {
         let mut plain = self.0.open(place, record).await?;
         let plain = Secret::new(std::mem::take(&mut *plain));
-        Credential::from_plaintext(&plain).ok_or(QuorumError::Record(volvelle_fragments::Error::Encoding("the value")))
+        Credential::from_plaintext(&plain).ok_or(QuorumError::Record(Error::Encoding("the value")))
     }
 }
 
-/// The host stands behind the path, after a character that no path contains, so that holders judge by the path.
+fn wanted(customer: &CustomerKey) -> Wanted<'_> {
+    Wanted { id: &customer.fragment, check: &customer.check }
+}
+
 fn item_place(account: &Account, item: &Item, name: &ItemPath, host: &str, version: Version) -> Place {
+    place_of_item(account, item.uid, name, host, version)
+}
+
+/// The host stands behind the path, after a character that no path contains, so that holders judge by the path.
+pub(crate) fn place_of_item(account: &Account, uid: Uid, name: &ItemPath, host: &str, version: Version) -> Place {
     let path = if host.is_empty() { name.as_str().to_owned() } else { format!("{name}\n{host}") };
-    Place { realm: account.realm.0, key_id: account.key_id, purpose: ITEM, item: item.uid.0, version, path }
+    Place { realm: account.realm.0, key_id: account.key_id, purpose: ITEM, item: uid.0, version, path }
 }
 
 fn target_place(account: &Account, target: &Target, name: &ItemPath, version: Version) -> Place {
+    place_of_target(account, target.uid, name, version)
+}
+
+pub(crate) fn place_of_target(account: &Account, uid: Uid, name: &ItemPath, version: Version) -> Place {
     let path = name.as_str().to_owned();
-    Place { realm: account.realm.0, key_id: account.key_id, purpose: TARGET, item: target.uid.0, version, path }
+    Place { realm: account.realm.0, key_id: account.key_id, purpose: TARGET, item: uid.0, version, path }
 }

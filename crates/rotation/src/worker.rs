@@ -22,6 +22,10 @@ const WORK: &str = "rotation";
 pub trait Jobs: Send + Sync + 'static {
     /// Loads what a claimed rotation needs.
     async fn job(&self, rotation: &Rotation) -> Result<Box<dyn Job>, Failure>;
+    /// Check values of the customer's fragments that are here; what needs others is left to other gateways.
+    fn fragments(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// What a worker needs done outside the store for one rotation: sealing, opening, the connector's calls, and the books.
@@ -119,7 +123,8 @@ impl Worker {
         let mut tx = self.store.begin().await?;
         let now = self.clock.now();
         let until = later(now, self.timing.lease);
-        let claimed = rotations::claim(&mut tx, &self.name, now, until, (limit, per_target)).await?;
+        let claimed =
+            rotations::claim(&mut tx, &self.name, now, until, (limit, per_target), &self.jobs.fragments()).await?;
         tx.commit().await?;
         Ok(claimed)
     }

@@ -11,7 +11,7 @@ use crate::db::{Row, values};
 use crate::{StoreError, Tx};
 
 /// Most entries of one row.
-const BLOCK: usize = 64;
+const BLOCK: usize = 256;
 
 /// Rows read by one statement.
 const PAGE: u32 = 100;
@@ -158,43 +158,102 @@ pub struct Page {
 /// The account does not exist.
 pub async fn append(tx: &mut Tx, account: &AccountId, entries: &[Entry]) -> Result<(), StoreError> {
     let lines: Vec<Line> = entries.iter().map(Entry::line).collect();
-    append_lines(tx, account, &lines).await
+    append_lines(tx, account, &lines).await.map(|_| ())
 }
 
-/// Appends entries that are lines already.
+/// Where a chain ends. Whoever remembers it can append without asking for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Of the last entry.
+    seq: i64,
+    hash: [u8; 32],
+}
+
+/// Appends entries that are lines already, and tells where the chain ends then.
 ///
 /// # Errors
 /// The account does not exist.
-pub async fn append_lines(tx: &mut Tx, account: &AccountId, lines: &[Line]) -> Result<(), StoreError> {
+pub async fn append_lines(tx: &mut Tx, account: &AccountId, lines: &[Line]) -> Result<Head, StoreError> {
     let count = i64::try_from(lines.len()).map_err(|_| StoreError::Forbidden("so many entries"))?;
     // The update locks the head, so that chains grow one transaction after the other.
-    let head = tx
+    let row = tx
         .row(
             "UPDATE audit_heads SET seq = seq + $2 WHERE account = $1 RETURNING seq, hash",
             values![account.0.as_str(), count],
         )
         .await?
         .ok_or(StoreError::NotFound("the account"))?;
-    let (mut seq, mut hash) = (head.int(0)? - count, head.bytes(1, "an audit hash")?);
+    let (blocks, head) = chain(Head { seq: row.int(0)? - count, hash: row.bytes(1, "an audit hash")? }, lines);
+    insert(tx, account, blocks).await?;
+    tx.execute(
+        "UPDATE audit_heads SET hash = $2 WHERE account = $1",
+        values![account.0.as_str(), head.hash.as_slice()],
+    )
+    .await?;
+    Ok(head)
+}
+
+/// The same by somebody who remembers the chain's end and the account's stamp, in as few statements as can be. `None`, and nothing
+/// is written, if one of them is not so any more.
+///
+/// # Errors
+/// The database is not available.
+pub async fn append_behind(
+    tx: &mut Tx,
+    account: &AccountId,
+    (end, stamp): (Head, (i64, i64)),
+    lines: &[Line],
+) -> Result<Option<Head>, StoreError> {
+    let (blocks, head) = chain(end, lines);
+    let moved = tx
+        .execute(
+            "UPDATE audit_heads SET seq = $2, hash = $3 WHERE account = $1 AND seq = $4 AND hash = $5 AND EXISTS \
+             (SELECT 1 FROM accounts WHERE id = $1 AND generation = $6 AND content = $7)",
+            values![account.0.as_str(), head.seq, head.hash.as_slice(), end.seq, end.hash.as_slice(), stamp.0, stamp.1],
+        )
+        .await?;
+    if moved == 0 {
+        return Ok(None);
+    }
+    insert(tx, account, blocks).await?;
+    Ok(Some(head))
+}
+
+/// The rows that lengthen a chain, and its new end.
+fn chain(end: Head, lines: &[Line]) -> (Vec<Link>, Head) {
+    let Head { mut seq, mut hash } = end;
+    let mut links = Vec::with_capacity(lines.len().div_ceil(BLOCK));
     for block in lines.chunks(BLOCK) {
         let before = hash;
-        let mut text = String::with_capacity(block.iter().map(|line| line.0.len() + 1).sum());
+        let mut entries = String::with_capacity(block.iter().map(|line| line.0.len() + 1).sum());
         for Line(line) in block {
             seq += 1;
             hash = link(&hash, seq, line);
-            if !text.is_empty() {
-                text.push('\n');
+            if !entries.is_empty() {
+                entries.push('\n');
             }
-            text.push_str(line);
+            entries.push_str(line);
         }
+        links.push(Link { entries, before, end: Head { seq, hash } });
+    }
+    (links, Head { seq, hash })
+}
+
+/// A row to be written.
+struct Link {
+    entries: String,
+    before: [u8; 32],
+    end: Head,
+}
+
+async fn insert(tx: &mut Tx, account: &AccountId, links: Vec<Link>) -> Result<(), StoreError> {
+    for Link { entries, before, end } in links {
         tx.execute(
             "INSERT INTO audit (account, seq, entries, hash_before, hash) VALUES ($1, $2, $3, $4, $5)",
-            values![account.0.as_str(), seq, text, before.as_slice(), hash.as_slice()],
+            values![account.0.as_str(), end.seq, entries, before.as_slice(), end.hash.as_slice()],
         )
         .await?;
     }
-    tx.execute("UPDATE audit_heads SET hash = $2 WHERE account = $1", values![account.0.as_str(), hash.as_slice()])
-        .await?;
     Ok(())
 }
 

@@ -139,7 +139,7 @@ impl Statement {
             all.push(format!("settings LIKE {place} ESCAPE '\\'"));
         }
         if let Some(kind) = wanted.item {
-            let place = self.bind(if kind == ItemKind::StaticSecret { "static" } else { "rotated" });
+            let place = self.bind(crate::items::kind_name(kind));
             all.push(format!("kind = {place}"));
         }
         all.join(" AND ")
@@ -153,7 +153,7 @@ fn literal(text: &str) -> String {
 
 /// The state of an item; `$2` is the moment before which a due date is overdue.
 fn state_sql() -> &'static str {
-    "CASE WHEN kind = 'static' THEN 'static' WHEN enabled = 0 THEN 'disabled'
+    "CASE WHEN kind IN ('static', 'key') THEN 'static' WHEN enabled = 0 THEN 'disabled'
      WHEN status = 'out_of_sync' THEN 'out_of_sync' WHEN status = 'in_doubt' THEN 'in_doubt'
      WHEN id IN (SELECT item FROM rotations WHERE account = $1 AND open = 1) THEN 'rotating'
      WHEN status IN ('failed', 'partial') THEN 'failed' WHEN next_rotation_at < $2 THEN 'overdue'

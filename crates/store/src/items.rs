@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use volvelle_domain::connector::{ActingAs, PasswordPolicy};
 use volvelle_domain::ids::{AccountId, ItemId, Micros, TargetId, Uid};
-use volvelle_domain::item::{Item, ItemKind, Rotator, RotatorStatus, Schedule};
+use volvelle_domain::item::{Item, ItemKind, Protection, Rotator, RotatorStatus, Schedule};
 use volvelle_domain::path::ItemPath;
 
 use crate::db::{Row, Value, values};
-use crate::{StoreError, Tx, accounts, counters};
+use crate::{StoreError, Tx, accounts, counters, keys};
 
 const COLUMNS: &str = "account, id, uid, name, kind, enabled, delete_protection, current_version, last_version, \
                        settings, rotator, created_at, modified_at";
@@ -21,6 +21,8 @@ struct Settings {
     extras: Map<String, Json>,
     max_versions: Option<u32>,
     locking: volvelle_domain::item::Locking,
+    #[serde(default)]
+    protection: Option<Protection>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -49,14 +51,16 @@ struct Kept(#[serde(with = "RotatorText")] Rotator);
 /// Stores a new item under a number never used before; its `id` is ignored.
 ///
 /// # Errors
-/// The name is taken, or the account or the rotator's target does not exist.
+/// The name is taken, or the account, the rotator's target or the protection key does not exist.
 pub async fn add(tx: &mut Tx, item: &Item) -> Result<ItemId, StoreError> {
     accounts::bump_content(tx, &item.account).await?;
+    keys::require(tx, &item.account, item.protection.as_ref()).await?;
     let id = counters::next(tx, &item.account, "item").await?;
     tx.execute(
         "INSERT INTO items (account, id, name, enabled, delete_protection, current_version, last_version, settings,
-         target, rotator, status, next_rotation_at, modified_at, last_rotation_at, uid, kind, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+         target, rotator, status, next_rotation_at, modified_at, last_rotation_at, protection_key, customer_check, uid,
+         kind, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
         [changeable(item, id)?, values![item.uid.0.as_slice(), kind_name(item.kind), item.created_at.0]].concat(),
     )
     .await?;
@@ -157,20 +161,32 @@ pub async fn of_target(
     tx.rows(&sql, values![account.0.as_str(), target.0, limit]).await?.iter().map(read).collect()
 }
 
-/// Items of every account that are due at `now` and have no rotation that has not ended, longest due first.
+/// Items of every account that are due at `now` and have no rotation that has not ended, longest due first. Those that need a
+/// customer's fragment other than the ones with these check values are left out.
 ///
 /// # Errors
 /// The database is not available.
-pub async fn due(tx: &mut Tx, now: Micros, limit: u32) -> Result<Vec<Item>, StoreError> {
-    tx.rows(&due_sql(), values![now.0, limit]).await?.iter().map(read).collect()
+pub async fn due(tx: &mut Tx, now: Micros, limit: u32, checks: &[String]) -> Result<Vec<Item>, StoreError> {
+    let (sql, fragments) = due_sql(checks);
+    tx.rows(&sql, [values![now.0, limit], fragments].concat()).await?.iter().map(read).collect()
 }
 
-pub(crate) fn due_sql() -> String {
-    format!(
+pub(crate) fn due_sql(checks: &[String]) -> (String, Vec<Value>) {
+    let (openable, fragments) = keys::openable("items", ("id", "target"), checks, 3);
+    let sql = format!(
         "SELECT {COLUMNS} FROM items WHERE enabled = 1 AND next_rotation_at <= $1
          AND NOT EXISTS (SELECT 1 FROM rotations r WHERE r.account = items.account AND r.item = items.id AND r.open = 1)
+         AND {openable}
          ORDER BY next_rotation_at, account, id LIMIT $2"
-    )
+    );
+    (sql, fragments)
+}
+
+/// Protection keys of every account that were made with a customer's fragment.
+pub(crate) async fn customer_keys(tx: &mut Tx) -> Result<Vec<Item>, StoreError> {
+    let sql =
+        format!("SELECT {COLUMNS} FROM items WHERE kind = 'key' AND customer_check IS NOT NULL ORDER BY account, name");
+    tx.rows(&sql, values![]).await?.iter().map(read).collect()
 }
 
 /// How the rotated secrets of all accounts are doing.
@@ -215,14 +231,15 @@ pub async fn counts(tx: &mut Tx, now: Micros) -> Result<RotatorCounts, StoreErro
 /// Replaces everything but number, uid, kind and creation time of the item with this number.
 ///
 /// # Errors
-/// It does not exist, the new name is taken, or the rotator's target does not exist.
+/// It does not exist, the new name is taken, or the rotator's target or the protection key does not exist.
 pub async fn update(tx: &mut Tx, item: &Item) -> Result<(), StoreError> {
     accounts::bump_content(tx, &item.account).await?;
+    keys::require(tx, &item.account, item.protection.as_ref()).await?;
     let changed = tx
         .execute(
             "UPDATE items SET name = $3, enabled = $4, delete_protection = $5, current_version = $6, last_version = $7,
              settings = $8, target = $9, rotator = $10, status = $11, next_rotation_at = $12, modified_at = $13,
-             last_rotation_at = $14
+             last_rotation_at = $14, protection_key = $15, customer_check = $16
              WHERE account = $1 AND id = $2",
             changeable(item, item.id.0)?,
         )
@@ -233,7 +250,7 @@ pub async fn update(tx: &mut Tx, item: &Item) -> Result<(), StoreError> {
 /// Removes the item, its versions and what was remembered of its slots; the history of its rotations stays.
 ///
 /// # Errors
-/// It does not exist; [`StoreError::Forbidden`] while a rotation of it has not ended.
+/// It does not exist; [`StoreError::Forbidden`] while a rotation of it has not ended, or while anything is sealed with it.
 pub async fn remove(tx: &mut Tx, account: &AccountId, id: ItemId) -> Result<(), StoreError> {
     let key = || values![account.0.as_str(), id.0];
     accounts::bump_content(tx, account).await?;
@@ -241,6 +258,7 @@ pub async fn remove(tx: &mut Tx, account: &AccountId, id: ItemId) -> Result<(), 
     if tx.row(open, key()).await?.is_some() {
         return Err(StoreError::Forbidden("removing an item that is being rotated"));
     }
+    keys::require_unused(tx, account, id).await?;
     tx.execute("DELETE FROM item_versions WHERE account = $1 AND item = $2", key()).await?;
     tx.execute("DELETE FROM slots WHERE account = $1 AND item = $2", key()).await?;
     found(tx.execute("DELETE FROM items WHERE account = $1 AND id = $2", key()).await?)
@@ -257,12 +275,14 @@ fn changeable(item: &Item, id: i64) -> Result<Vec<Value>, StoreError> {
         extras: item.extras.clone(),
         max_versions: item.max_versions,
         locking: item.locking.clone(),
+        protection: item.protection.clone(),
     };
     let settings = serde_json::to_string(&settings).map_err(|_| StoreError::Corrupt("an item"))?;
     let target = item.rotator.as_ref().map(|rotator| rotator.target.0);
     let status = item.rotator.as_ref().map(|rotator| status_name(rotator.status));
     let due = item.rotator.as_ref().and_then(|rotator| rotator.next_rotation_at).map(|at| at.0);
     let last = item.rotator.as_ref().and_then(|rotator| rotator.last_rotation_at).map(|at| at.0);
+    let (key, check) = keys::columns(item.protection.as_ref());
     let rotator = item.rotator.clone().map(Kept);
     let rotator = serde_json::to_string(&rotator).map_err(|_| StoreError::Corrupt("a rotator"))?;
     Ok(values![
@@ -279,14 +299,17 @@ fn changeable(item: &Item, id: i64) -> Result<Vec<Value>, StoreError> {
         status,
         due,
         item.modified_at.0,
-        last
+        last,
+        key,
+        check
     ])
 }
 
-const fn kind_name(kind: ItemKind) -> &'static str {
+pub(crate) const fn kind_name(kind: ItemKind) -> &'static str {
     match kind {
         ItemKind::StaticSecret => "static",
         ItemKind::RotatedSecret => "rotated",
+        ItemKind::ProtectionKey => "key",
     }
 }
 
@@ -306,6 +329,7 @@ fn read(row: &Row) -> Result<Item, StoreError> {
     let kind = match row.text(4)?.as_str() {
         "static" => ItemKind::StaticSecret,
         "rotated" => ItemKind::RotatedSecret,
+        "key" => ItemKind::ProtectionKey,
         _ => return Err(StoreError::Corrupt("an item kind")),
     };
     let settings: Settings = serde_json::from_str(&row.text(9)?).map_err(|_| StoreError::Corrupt("an item"))?;
@@ -325,6 +349,7 @@ fn read(row: &Row) -> Result<Item, StoreError> {
         extras: settings.extras,
         max_versions: settings.max_versions,
         locking: settings.locking,
+        protection: settings.protection,
         created_at: Micros(row.int(11)?),
         modified_at: Micros(row.int(12)?),
         rotator: rotator.map(|kept| kept.0),

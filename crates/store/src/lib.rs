@@ -15,8 +15,10 @@ mod counters;
 mod db;
 pub mod fleet;
 pub mod items;
+pub mod keys;
 #[cfg(test)]
 mod plans;
+pub mod rekeys;
 pub mod roles;
 pub mod rotations;
 mod schema;

@@ -98,12 +98,15 @@ async fn reads_no_whole_table(tx: &mut Tx) {
     let (sql, mut arguments) = items::under(&account(), "/prod/5", "/prod/57");
     arguments.push(100_u32.into());
     let names = if tx.locks_rows() { "items_account_name_key" } else { "account=? AND name>? AND name<?" };
+    let fragments = ["a".to_owned(), "b".to_owned()];
+    let ((due, due_fragments), (claim, claim_fragments)) =
+        (items::due_sql(&fragments), rotations::claim_sql(tx.locks_rows(), &fragments));
     let statements = [
         (sql, arguments, vec![names], "items"),
-        (items::due_sql(), values![1000_i64, 100_u32], vec!["items_due", "one_open_rotation"], "items"),
+        (due, [values![1000_i64, 100_u32], due_fragments].concat(), vec!["items_due", "one_open_rotation"], "items"),
         (
-            rotations::claim_sql(tx.locks_rows()),
-            values![30_000_i64, 1_u32, 32_u32, 128_u32, "w", 40_000_i64],
+            claim,
+            [values![30_000_i64, 1_u32, 32_u32, 128_u32, "w", 40_000_i64], claim_fragments].concat(),
             vec!["rotations_waiting", "rotations_leased"],
             "rotations",
         ),
@@ -127,11 +130,11 @@ async fn finds_the_few_wanted(tx: &mut Tx) {
     let found = items::list_under(tx, &account(), "/prod/5", "/prod/57", 3).await.expect("lists");
     let names: Vec<_> = found.iter().map(|item| item.name.as_str()).collect();
     assert_eq!(names, ["/prod/570", "/prod/5700", "/prod/57000"]);
-    let due = items::due(tx, Micros(50_000), 2).await.expect("asks");
+    let due = items::due(tx, Micros(50_000), 2, &[]).await.expect("asks");
     assert_eq!(due.iter().map(|item| item.id.0).collect::<Vec<_>>(), [20_010, 20_020], "the queue has those before");
     let counts = items::counts(tx, Micros(50_001)).await.expect("counts");
     assert_eq!((counts.secrets, counts.overdue), (SECRETS, 5000));
-    let claimed = rotations::claim(tx, "w", Micros(30_000), Micros(40_000), (32, 1)).await.expect("claims");
+    let claimed = rotations::claim(tx, "w", Micros(30_000), Micros(40_000), (32, 1), &[]).await.expect("claims");
     let targets: Vec<_> = claimed.iter().map(|r| r.target.0).collect();
     assert_eq!((targets.len(), targets[..3].to_vec()), (32, vec![1, 1, QUEUE - 40]), "the crowd hides nobody");
 }

@@ -94,10 +94,22 @@ const MIGRATIONS: &[&str] = &[
     "CREATE TABLE console_sessions (
         account TEXT NOT NULL REFERENCES accounts (id), hash {blob} NOT NULL UNIQUE, started_at BIGINT NOT NULL,
         seen_at BIGINT NOT NULL, PRIMARY KEY (account, hash))",
+    "CREATE TABLE rekeys (
+        account TEXT NOT NULL PRIMARY KEY REFERENCES accounts (id), old_key BIGINT NOT NULL, new_key BIGINT NOT NULL,
+        stage TEXT NOT NULL, place TEXT NOT NULL, total BIGINT NOT NULL, done BIGINT NOT NULL, skipped BIGINT NOT NULL,
+        rate BIGINT NOT NULL, fence BIGINT NOT NULL, lease_owner TEXT NOT NULL, lease_until BIGINT NOT NULL,
+        started_at BIGINT NOT NULL, switched_at BIGINT, ended_at BIGINT, message TEXT NOT NULL)",
     "CREATE TABLE tombstones (
         account TEXT NOT NULL REFERENCES accounts (id), id BIGINT NOT NULL, input {blob} NOT NULL, holders BIGINT NOT NULL,
         deleted_at BIGINT NOT NULL, PRIMARY KEY (account, id))",
     "ALTER TABLE tokens ADD COLUMN statement {blob}",
+    "ALTER TABLE items ADD COLUMN protection_key BIGINT",
+    "ALTER TABLE items ADD COLUMN customer_check TEXT",
+    "ALTER TABLE targets ADD COLUMN protection_key BIGINT",
+    "ALTER TABLE targets ADD COLUMN customer_check TEXT",
+    "CREATE INDEX items_of_key ON items (account, protection_key) WHERE protection_key IS NOT NULL",
+    "CREATE INDEX targets_of_key ON targets (account, protection_key) WHERE protection_key IS NOT NULL",
+    "CREATE INDEX protection_keys ON items (account, name) WHERE kind = 'key'",
 ];
 
 /// Brings the tables to the newest form, in the caller's transaction.

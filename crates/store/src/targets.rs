@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use volvelle_domain::connector::PeerIdentity;
 use volvelle_domain::ids::{AccountId, Micros, TargetId, Uid, Version};
-use volvelle_domain::item::Locking;
+use volvelle_domain::item::{Locking, Protection};
 use volvelle_domain::path::ItemPath;
 use volvelle_domain::target::{Linked, Target, TargetVersion};
 
 use crate::db::{Row, Value, values};
-use crate::{StoreError, Tx, accounts, counters};
+use crate::{StoreError, Tx, accounts, counters, keys};
 
 const COLUMNS: &str = "account, id, uid, name, kind, params, last_version, delete_protection, settings, parent, \
                        created_at, modified_at";
@@ -25,6 +25,8 @@ struct Settings {
     pinned: Vec<PeerIdentity>,
     halted: String,
     linked: Option<Hosts>,
+    #[serde(default)]
+    protection: Option<Protection>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -37,13 +39,15 @@ struct Hosts {
 /// ignored, since the version has them.
 ///
 /// # Errors
-/// The name is taken, or the account or the linked target's parent does not exist.
+/// The name is taken, or the account, the linked target's parent or the protection key does not exist.
 pub async fn add(tx: &mut Tx, target: &Target, version: &TargetVersion) -> Result<TargetId, StoreError> {
     accounts::bump_content(tx, &target.account).await?;
+    keys::require(tx, &target.account, target.protection.as_ref()).await?;
     let id = TargetId(counters::next(tx, &target.account, "target").await?);
     tx.execute(
-        "INSERT INTO targets (account, id, name, delete_protection, settings, parent, modified_at, uid, kind, params,
-         last_version, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        "INSERT INTO targets (account, id, name, delete_protection, settings, parent, modified_at, protection_key,
+         customer_check, uid, kind, params, last_version, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         [
             changeable(target, id)?,
             values![
@@ -104,10 +108,12 @@ pub async fn list(tx: &mut Tx, account: &AccountId, after: &str, limit: u32) -> 
 /// Replaces everything but number, uid, kind, creation time and what [`add_version`] writes.
 ///
 /// # Errors
-/// It does not exist, the new name is taken, or the new parent does not exist.
+/// It does not exist, the new name is taken, or the new parent or the protection key does not exist.
 pub async fn update(tx: &mut Tx, target: &Target) -> Result<(), StoreError> {
     accounts::bump_content(tx, &target.account).await?;
-    let sql = "UPDATE targets SET name = $3, delete_protection = $4, settings = $5, parent = $6, modified_at = $7
+    keys::require(tx, &target.account, target.protection.as_ref()).await?;
+    let sql = "UPDATE targets SET name = $3, delete_protection = $4, settings = $5, parent = $6, modified_at = $7,
+               protection_key = $8, customer_check = $9
                WHERE account = $1 AND id = $2";
     found(tx.execute(sql, changeable(target, target.id)?).await?)
 }
@@ -256,7 +262,9 @@ fn changeable(target: &Target, id: TargetId) -> Result<Vec<Value>, StoreError> {
             .linked
             .as_ref()
             .map(|linked| Hosts { kind: linked.hosts_kind.clone(), hosts: linked.hosts.clone() }),
+        protection: target.protection.clone(),
     };
+    let (key, check) = keys::columns(target.protection.as_ref());
     let parent = target.linked.as_ref().and_then(|linked| linked.parent);
     Ok(values![
         target.account.0.as_str(),
@@ -265,7 +273,9 @@ fn changeable(target: &Target, id: TargetId) -> Result<Vec<Value>, StoreError> {
         i64::from(target.delete_protection),
         text(&settings)?,
         parent.map(|parent| parent.0),
-        target.modified_at.0
+        target.modified_at.0,
+        key,
+        check
     ])
 }
 
@@ -288,6 +298,7 @@ fn read(row: &Row) -> Result<Target, StoreError> {
         max_versions: settings.max_versions,
         delete_protection: row.int(7)? != 0,
         locking: settings.locking,
+        protection: settings.protection,
         pinned: settings.pinned,
         halted: settings.halted,
         linked: settings.linked.map(|hosts| Linked { parent, hosts_kind: hosts.kind, hosts: hosts.hosts }),

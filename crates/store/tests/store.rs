@@ -31,8 +31,12 @@ mod fleet_cases;
 mod identities;
 #[path = "store/items.rs"]
 mod item_cases;
+#[path = "store/keys.rs"]
+mod key_cases;
 #[path = "store/queue.rs"]
 mod queue;
+#[path = "store/rekeys.rs"]
+mod rekey_cases;
 #[path = "store/targets.rs"]
 mod target_cases;
 #[path = "store/tenants.rs"]
@@ -102,7 +106,7 @@ async fn enqueue(store: &Store, slot: &Slot, target: i64) -> RotationId {
 
 async fn claim(store: &Store, now: i64, limits: (u32, u32)) -> Vec<rotations::Rotation> {
     let mut tx = store.begin().await.expect("begins");
-    let claimed = rotations::claim(&mut tx, "w", Micros(now), Micros(now + 30), limits).await.expect("claims");
+    let claimed = rotations::claim(&mut tx, "w", Micros(now), Micros(now + 30), limits, &[]).await.expect("claims");
     tx.commit().await.expect("commits");
     claimed
 }
@@ -147,6 +151,7 @@ fn target(account: &AccountId, name: &str) -> Target {
         max_versions: Some(4),
         delete_protection: true,
         locking: Locking::default(),
+        protection: None,
         pinned: vec![PeerIdentity {
             address: "h:22".into(),
             algorithm: "ssh-ed25519".into(),
@@ -203,6 +208,7 @@ fn item(account: &AccountId, name: &str, rotator: Option<Rotator>) -> Item {
             held: Some(Lock { by: "p".into(), actions: vec!["read".into()], at: Micros(1), until: Micros(2) }),
             ..Locking::default()
         },
+        protection: None,
         created_at: Micros(1),
         modified_at: Micros(1),
         rotator,

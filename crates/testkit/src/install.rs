@@ -22,6 +22,8 @@ pub(crate) enum For {
     Postgres,
     /// Directories and Windows servers.
     Directories,
+    /// BMCs and routers.
+    Devices,
 }
 
 impl For {
@@ -52,13 +54,16 @@ impl For {
                 ("/usr/bin/kinit", "krb5-user"),
                 ("/usr/lib/python3/dist-packages/markdown/__init__.py", "python3-markdown"),
             ],
+            Self::Devices => {
+                &[("/usr/bin/ipmi_sim", "openipmi"), ("/usr/bin/ipmitool", "ipmitool"), ("/usr/lib/frr/zebra", "frr")]
+            }
         }
     }
 }
 
 /// Installs what is missing and remembers the answer for this process.
 pub(crate) fn ensure(what: For) -> Result<()> {
-    static DONE: [OnceLock<std::result::Result<(), String>>; 3] = [const { OnceLock::new() }; 3];
+    static DONE: [OnceLock<std::result::Result<(), String>>; 4] = [const { OnceLock::new() }; 4];
     let done = &DONE[what as usize];
     done.get_or_init(|| install_missing(what).map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
 }

@@ -2,6 +2,8 @@
 //! loopback addresses and disappears with the value that stands for it, or with the test process.
 
 pub mod aws;
+pub mod bmc;
+pub mod frr;
 pub mod gateway;
 pub mod hook;
 pub mod hosts;
@@ -11,5 +13,6 @@ pub mod postgres;
 pub mod python;
 pub mod samba;
 pub mod slapd;
+pub mod softhsm;
 pub mod switch;
 pub mod winrm;

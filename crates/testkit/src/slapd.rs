@@ -21,7 +21,16 @@ impl Slapd {
     /// Starts a directory with the accounts `app1`, `app2` and `app3` (whose policy wants the old password with the new one) and
     /// the services `rotator` (writes and reads passwords), `blind` (only writes them) and `weak` (may do nothing).
     pub fn start() -> Result<Slapd> {
-        let environment = [("PASSWORD", INITIAL_PASSWORD)];
+        let page = include_str!("../../../docs/targets/ldap.md");
+        let rules = page
+            .split_once("```slapd\n")
+            .and_then(|(_, rest)| rest.split_once("```"))
+            .context("the page has the rules")?
+            .0;
+        // Another service only writes passwords, as the page says one may.
+        let blind = "  by dn.exact=cn=blind,ou=services,dc=example,dc=org =w\n  by self =xw\n";
+        let rules = rules.replace("  by self =xw\n", blind);
+        let environment = [("PASSWORD", INITIAL_PASSWORD), ("RULES", &rules)];
         Ok(Slapd { namespace: Namespace::start(include_str!("slapd/slapd.sh"), &[], &environment)? })
     }
 

@@ -1,7 +1,9 @@
-//! Network devices over SSH: the CLI of fake-switches, with live logins and the password commands that it lacks.
+//! Network devices over SSH: the CLI of fake-switches, with live logins and the password commands that it lacks; and a scripted Junos with
+//! its command line and NETCONF, which netmiko and ncclient accept.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -24,31 +26,22 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// Starts one of this platform: `cisco-ios`, `cisco-nxos` or `arista-eos`.
+    /// Starts one of this platform: `cisco-ios`, `cisco-nxos`, `arista-eos` or `juniper-junos`.
     pub fn start(platform: &str) -> Result<Switch> {
-        let packages = [
-            "fake-switches==1.5.0",
-            "Twisted==22.10.0",
-            "cryptography<43",
-            "bcrypt<4",
-            "pyasn1",
-            "netaddr",
-            "lxml",
-            "tftpy",
-            "appdirs",
-            "flask",
-            "cached_property",
-            "setuptools<70",
-        ];
-        let python = python::venv_without_deps(
-            "fsw-venv",
-            &packages,
-            "import fake_switches, twisted.conch.ssh.keys, bcrypt, flask",
-        )?;
+        Self::start_with(platform, "1.1")
+    }
+
+    /// The same; `netconf` is the version of NETCONF's confirmed commits (Junos).
+    pub fn start_with(platform: &str, netconf: &str) -> Result<Switch> {
         let addr = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+        let (python, script, last) = if platform == "juniper-junos" {
+            (python()?, include_str!("switch/junos.py"), netconf)
+        } else {
+            (fake_switches()?, include_str!("switch/device.py"), platform)
+        };
         let mut child = Command::new(python)
-            .args(["-W", "ignore", "-c", include_str!("switch/device.py")])
-            .args([addr.ip().to_string(), addr.port().to_string(), platform.to_owned()])
+            .args(["-W", "ignore", "-c", script])
+            .args([addr.ip().to_string(), addr.port().to_string(), last.to_owned()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -97,6 +90,16 @@ impl Switch {
         self.ask(&json!({"back": true})).map(|_| ())
     }
 
+    /// Lets minutes pass for a change that is on trial (Junos).
+    pub fn age(&mut self, minutes: u32) -> Result<()> {
+        self.ask(&json!({"age": minutes})).map(|_| ())
+    }
+
+    /// The user's logins go on with the present password, whatever is committed (Junos).
+    pub fn hold_logins(&mut self, user: &str) -> Result<()> {
+        self.ask(&json!({"stuck": user})).map(|_| ())
+    }
+
     fn ask(&mut self, request: &Value) -> Result<Value> {
         writeln!(self.to, "{request}")?;
         self.to.flush()?;
@@ -104,6 +107,30 @@ impl Switch {
         self.from.read_line(&mut line)?;
         serde_json::from_str(&line).context("the device's answer")
     }
+}
+
+/// Python with paramiko, netmiko and ncclient, in an environment made once in the target folder.
+pub fn python() -> Result<PathBuf> {
+    python::venv("junos-venv", &["ncclient==0.7.1", "netmiko==4.8.0"], "import ncclient, netmiko, paramiko, lxml")
+}
+
+fn fake_switches() -> Result<PathBuf> {
+    let packages = [
+        "fake-switches==1.5.0",
+        "Twisted==22.10.0",
+        "cryptography<43",
+        "bcrypt<4",
+        "pyasn1",
+        "netaddr",
+        "lxml",
+        "tftpy",
+        "appdirs",
+        "flask",
+        "cached_property",
+        "setuptools<70",
+    ];
+    let import = "import fake_switches, twisted.conch.ssh.keys, bcrypt, flask";
+    python::venv_without_deps("fsw-venv", &packages, import)
 }
 
 /// Room for the saved configuration.

@@ -85,6 +85,7 @@ impl Filler {
 
     async fn target(&self) -> Result<TargetId> {
         let mut target = Target {
+            protection: None,
             account: self.account.id.clone(),
             id: TargetId(0),
             uid: Uid([7; 16]),
@@ -143,6 +144,7 @@ impl Filler {
             failures: 0,
         };
         Item {
+            protection: None,
             account: self.account.id.clone(),
             id: ItemId(0),
             uid: Uid(uid),

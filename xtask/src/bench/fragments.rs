@@ -1,5 +1,5 @@
 //! Opening and sealing through real holder processes over mutual TLS on loopback: processor time of the gateway and of each
-//! holder, latency, and what a refresh costs.
+//! holder, latency, what a refresh costs, and how many records in a second get another key.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -48,6 +48,7 @@ pub async fn run(report: &mut Report) -> Result<()> {
         let bench = Bench::start(&folder.0, t, n).await?;
         bench.reads(report).await?;
         bench.refreshes(report).await?;
+        bench.rekeys(report).await?;
     }
     report
         .note("fragments: reads are cold, so each asks t holders; the gateway is this process, without HTTP and store");
@@ -189,6 +190,26 @@ impl Bench {
         report.add(format!("{name}: {what}, processor time of the gateway"), "µs", gateway, gateway_goal);
         report.add(format!("{name}: {what}, processor time of each holder"), "µs", holder, holder_goal);
         report.add(format!("{name}: {what}, per gateway core"), "/s", per_core, "");
+    }
+
+    /// Wrapping every record under another key, as `volvelle fragments rekey` does in the background, without its bound.
+    async fn rekeys(&self, report: &mut Report) -> Result<()> {
+        self.quorum.create_key(REALM, 2).await?;
+        let records: Vec<_> = self.records.iter().map(|(p, r)| (Place { key_id: 2, ..p.clone() }, r.clone())).collect();
+        let mut rates = Vec::new();
+        for _ in 0..ROUNDS {
+            let begun = Instant::now();
+            let outcomes = self.quorum.rekey_many(&records).await;
+            rates.push(f64::from(RECORDS) / begun.elapsed().as_secs_f64());
+            outcomes.into_iter().try_for_each(|outcome| outcome.map(|_| ()))?;
+        }
+        report.add(format!("{}: rekey, records wrapped under another key", self.name), "/s", rates, "");
+        let work = self.measure(RECORDS, || async {
+            self.quorum.rekey_many(&records).await.into_iter().try_for_each(|outcome| outcome.map(|_| ()))?;
+            Ok(())
+        });
+        self.tell(report, ("rekey, proved, per record", "", ""), work.await?);
+        Ok(())
     }
 
     /// A refresh of one key, with few records sealed under it and with many.

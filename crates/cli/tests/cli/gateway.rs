@@ -120,7 +120,7 @@ async fn fragments_are_shown_refreshed_and_repaired_and_values_stay() -> Result<
     let table = person.succeeds("fragments status");
     assert!(table.starts_with("HOLDER") && table.matches(" up ").count() == 3, "{table}");
     let doctor = person.succeeds("fragments doctor");
-    assert!(doctor.contains("holders 1, 2, 3 are on one host"), "{doctor}");
+    assert!(doctor.contains("holders 1, 2, 3 are on one host") && !doctor.contains("not signed"), "{doctor}");
     let repaired = person.succeeds("fragments repair --holder 2");
     assert_eq!(repaired, "Holder 2 was repaired: 0 fragments restored, 1 were sound\n");
     let added = person.succeeds("fragments add-holder --holder 3");
@@ -130,6 +130,31 @@ async fn fragments_are_shown_refreshed_and_repaired_and_values_stay() -> Result<
     assert!(person.succeeds("fragments drop-holder --holder 4").contains("what holder 4 kept is worth nothing"));
     assert!(person.run("fragments repair --holder 9").err.contains("no holder 9"));
     assert!(person.succeeds("audit list").contains("1 keys refreshed"));
+    let said = person.succeeds("fragments rekey --rate 1000");
+    assert!(said.starts_with("1 accounts get another key, and new records have it"), "{said}");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let done = loop {
+        let now: Value = serde_json::from_str(&person.succeeds("fragments rekey --status --json"))?;
+        if now["rekeys"][0]["stage"] == "wrapped" {
+            break now["rekeys"][0].clone();
+        }
+        assert!(std::time::Instant::now() < deadline, "{now}");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    };
+    assert_eq!((&done["done"], &done["left"], &done["new_key"]), (&Value::from(1), &Value::from(0), &Value::from(2)));
+    assert_eq!(person.succeeds("get-secret-value -n /app/key"), "s3cret value\n");
+    let status = person.run("fragments rekey --status");
+    assert!(status.out.contains("wrapped") && status.out.contains("in use"), "{}", status.out);
+    assert!(status.err.contains("--retire"), "{}", status.err);
+    assert!(person.succeeds("fragments rekey --retire").starts_with("The old keys are retired"));
+    assert!(person.succeeds("fragments rekey --status").contains("destroyed at"));
+    assert_eq!(person.succeeds("get-secret-value -n /app/key"), "s3cret value\n");
+    assert!(person.run("fragments rekey --status --retire").code != 0);
+    assert_eq!(person.run("fragments rekey --rate 0 --status").code, 0);
+    let audit = person.succeeds("audit list");
+    for word in ["every record has key 2 now", "the old keys of 1 accounts are retired", "1 accounts get another key"] {
+        assert!(audit.contains(word), "{word}: {audit}");
+    }
     Ok(())
 }
 

@@ -133,6 +133,7 @@ fn the_vendors_spellings_are_commands() {
         "fragments repair",
         "fragments add-holder",
         "fragments drop-holder",
+        "fragments rekey",
         "fragments doctor",
         "audit list",
         "audit verify",

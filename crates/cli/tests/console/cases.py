@@ -154,6 +154,43 @@ def repair(browser, api, host, _folder):
     browser.shoot(page, "trouble")
 
 
+def keys(browser, api, host, folder):
+    api.call("create-dfc-key", name="/keys/one", alg="AES256GCM")
+    page = admin(browser, api)
+    browser.visit(page, "/console/new/target", "form")
+    field = page.locator("[data-field=key]")
+    assert not field.is_visible(), "few need to think of a key"
+    page.locator("summary", has_text="Locking, versions and key").click()
+    field.fill("/keys/one")
+    for name, value in [("name", "/k/host"), ("host", host), ("ssh-username", "root"), ("ssh-password", INITIAL)]:
+        page.locator(f"[data-field={name}]").fill(value)
+    page.get_by_role("button", name="Test connection").click()
+    page.locator("#confirm-target").click()
+    page.wait_for_url("**/console/new/secret**")
+    still(page)
+    assert api.call("target-get", name="/k/host")["protection_key_name"] == "/keys/one"
+    page.locator("[data-field=name]").fill("/k/root")
+    page.locator("input[value=target]").check()
+    page.locator("summary", has_text="Locking, versions and key").click()
+    page.locator("[data-field=key]").fill("/keys/one")
+    page.get_by_role("button", name="Test connection").click()
+    page.get_by_text("The rotation would work").wait_for()
+    page.get_by_role("button", name="Create secret").click()
+    page.wait_for_url("**/console/secret/k/root")
+    page.get_by_role("link", name="/keys/one").click()
+    page.get_by_text("It has no value").wait_for()
+    browser.check(page, "a protection key")
+    # The key of a fragment that this gateway has not got.
+    database = sqlite3.connect(f"{folder}/volvelle.db", timeout=20)
+    database.execute("""UPDATE items SET customer_check = '00',
+        settings = json_set(settings, '$.protection', json('{"key":0,"customer":{"fragment":"cf-gone","check":"00"}}')) WHERE name = '/keys/one'""")
+    database.commit()
+    database.close()
+    browser.visit(page, "/console", ".verdict-line")
+    page.get_by_text("This gateway lacks the customer's fragment cf-gone").wait_for()
+    browser.check(page, "a missing fragment")
+
+
 def roles(browser, api, _host, _folder):
     api.call("create-secret", name="/team/a/key", value="the value of a")
     page = admin(browser, api)
@@ -334,7 +371,7 @@ if __name__ == "__main__":
     api, browser = Api(url, folder), Browser(url, shots)
     started = time.time()
     try:
-        {"first_use": first_use, "repair": repair, "roles": roles, "tour": tour}[case](browser, api, host, folder)
+        {"first_use": first_use, "repair": repair, "keys": keys, "roles": roles, "tour": tour}[case](browser, api, host, folder)
     except BaseException:
         for n, context in enumerate(browser.chromium.contexts):
             for page in context.pages:

@@ -198,7 +198,7 @@ fn judged(action: &str, status: u16, xml: String) -> Result<String, Trouble> {
         }
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => {
             let text = format!("the access key works but may not call {action}");
-            let hint = format!("allow {action} in its policy (docs/connectors/aws.md has one)");
+            let hint = format!("allow {action} in its policy (docs/targets/aws.md has one)");
             Trouble::Refused(code, Failure::new(FailureClass::Privilege, text, hint))
         }
         "LimitExceeded" => {

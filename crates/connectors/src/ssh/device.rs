@@ -3,9 +3,14 @@
 //! What must stay true: the stored form of a password is sent and never the password, the configuration is saved, and a
 //! change that is not saved is not called done.
 
+mod desk;
+mod line;
+mod netconf;
 mod profile;
+mod telnet;
 mod terminal;
 mod type8;
+mod type9;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,12 +20,18 @@ use volvelle_domain::connector::{
 };
 use volvelle_domain::{Credential, Secret};
 
+use self::desk::Desk;
+use self::line::Line;
 use self::profile::{Profile, Verifier};
-use self::terminal::Terminal;
 use super::config;
-use super::session::{Session, text};
+use super::session::text;
 use super::shadow::Verdict;
-use super::visit::{Visit, expired};
+use super::visit::Visit;
+
+/// The rotator type of the secret of a privileged mode, and the name that stands for its user.
+pub(super) const ENABLE: &str = "enable";
+
+pub(super) use self::line::is_telnet;
 
 /// The name of the platform, if the target is a device.
 pub(super) fn kind(target: &TargetParams) -> Option<&str> {
@@ -29,8 +40,26 @@ pub(super) fn kind(target: &TargetParams) -> Option<&str> {
 
 /// Checks the parameter without asking the device.
 pub(super) fn check(target: &TargetParams, rotator_type: Option<&str>, command: &str) -> Result<(), Failure> {
-    let Some(name) = kind(target) else { return Ok(()) };
-    profile::named(name, text(target, "device-profile"))?;
+    let enable = rotator_type == Some(ENABLE);
+    let Some(name) = kind(target) else {
+        return match enable || is_telnet(target) {
+            true => Err(config("enable secrets and telnet are for network devices only", "set device-type")),
+            false => Ok(()),
+        };
+    };
+    let profile = profile::named(name, text(target, "device-profile"))?;
+    match text(target, "device-transport") {
+        "" | "cli" => {}
+        "telnet" => line::check(target)?,
+        "netconf" if profile.netconf.is_some() => {}
+        "netconf" => return Err(desk::no_netconf(&profile.summary)),
+        other => {
+            return Err(config(format!("device-transport {other:?} is not one of cli, netconf, telnet"), "set it"));
+        }
+    }
+    if enable {
+        check_enable(target, &profile)?;
+    }
     if rotator_type == Some("key") {
         return Err(config("keys of devices are not rotated", "use rotator-type password or target"));
     }
@@ -40,57 +69,64 @@ pub(super) fn check(target: &TargetParams, rotator_type: Option<&str>, command: 
     Err(config("rotator-custom-cmd is for Unix hosts", "leave it out with device-type"))
 }
 
+/// Nobody tells the target of a new enable secret, so that nothing may depend on the target's own.
+fn check_enable(target: &TargetParams, profile: &Profile) -> Result<(), Failure> {
+    profile.place(ENABLE)?;
+    if text(target, "device-transport") == "netconf" {
+        return Err(config("enable secrets are rotated at the command line", "set device-transport to cli"));
+    }
+    if target.secret.field("enable-password").is_some_and(|password| !password.is_empty()) {
+        return Err(config(
+            "the target logs in with an enable-password, which its own rotation would make a former one",
+            "give the acting user privilege 15 and take enable-password off the target",
+        ));
+    }
+    if text(target, "ssh-username") == ENABLE {
+        return Err(config("the acting user is called enable, like the secret", "let another user act"));
+    }
+    Ok(())
+}
+
 fn profile_of(visit: &Visit<'_>) -> Result<Arc<Profile>, Failure> {
     let target = visit.call.target;
     profile::named(kind(target).unwrap_or_default(), text(target, "device-profile"))
 }
 
-async fn log_in(visit: &Visit<'_>, credential: &Credential) -> Result<Session, Failure> {
-    visit.log_in(credential, visit.call.login_budget).await?.ok_or_else(|| expired(credential))
+async fn log_in(visit: &Visit<'_>, profile: &Profile, credential: &Credential) -> Result<Line, Failure> {
+    line::log_in(visit, profile, credential, visit.call.login_budget).await
 }
 
-/// A privileged shell with paging off.
-async fn shell<'a>(visit: &Visit<'_>, session: &'a Session, profile: &'a Profile) -> Result<Terminal<'a>, Failure> {
-    let mut terminal = Terminal::open(session, profile).await?;
-    if !terminal.is_privileged() {
-        let password = visit.call.target.secret.field("enable-password");
-        if !terminal.rise(password).await? {
-            let message = "the device does not admit the acting user to its privileged mode";
-            return Err(Failure::new(
-                FailureClass::Privilege,
-                message,
-                "set enable-password, or give the user privilege 15",
-            ));
-        }
+/// The passwords of the privileged mode: the target's, or where that is what changes, those that it may be.
+fn keys<'a>(visit: &Visit<'a>, those: &[&'a Credential]) -> Vec<&'a Secret> {
+    if visit.call.rotator_type == ENABLE {
+        return those.iter().filter_map(|credential| credential.field("password")).collect();
     }
-    for command in &profile.quiet {
-        terminal.run(command).await?;
-    }
-    Ok(terminal)
+    visit.call.target.secret.field("enable-password").into_iter().collect()
 }
 
 fn filled(template: &str, user: &str) -> String {
     template.replace("{{USERNAME}}", user)
 }
 
-/// The account's stored password in the running configuration.
-async fn running(visit: &Visit<'_>, terminal: &mut Terminal<'_>, profile: &Profile) -> Result<Option<Secret>, Failure> {
-    let shown = terminal.run(&filled(&profile.running, visit.user())).await?;
-    Ok(profile.stored(&shown))
-}
-
 /// The acting user gets in and up, and the account is there.
 pub(super) async fn preflight(visit: &Visit<'_>) -> Result<Preflight, Failure> {
     let profile = profile_of(visit)?;
     let profile = &*profile;
-    let session = log_in(visit, &visit.acting()).await?;
-    let mut terminal = shell(visit, &session, profile).await?;
-    let Some(field) = running(visit, &mut terminal, profile).await? else {
+    let mut line = log_in(visit, profile, &visit.acting()).await?;
+    let mut desk = Desk::open(visit, &mut line, profile, &keys(visit, &[visit.call.current])).await?;
+    desk.rehearse().await?;
+    let Some(field) = desk.running(visit.user()).await? else {
+        if visit.call.rotator_type == ENABLE {
+            return Err(config("the device has no enable secret", "set one on the device"));
+        }
         let message = format!("the device has no local user {}", visit.user());
         return Err(config(message, "make the user on the device, or correct rotated-username"));
     };
-    let comparable = ["$8$", "$5$", "$6$"].iter().any(|start| field.expose().starts_with(start.as_bytes()));
+    let comparable = Verifier::compares(&field);
     let mut notes = vec![format!("{}: the stored form is sent, and the configuration is saved", profile.summary)];
+    if desk.tries() {
+        notes.push("the change is on trial until a login with the new password has succeeded".to_owned());
+    }
     if !comparable {
         notes.push("the present password is stored in a form that cannot be compared; the new one can".to_owned());
     }
@@ -110,22 +146,32 @@ pub(super) async fn apply(visit: &Visit<'_>, candidate: &Credential) -> ApplyOut
     let outcome = async {
         let profile = profile_of(visit)?;
         let profile = &*profile;
-        let session = log_in(visit, &visit.acting()).await?;
-        let mut terminal = shell(visit, &session, profile).await?;
-        let present = running(visit, &mut terminal, profile).await?;
-        let Some(present) = present else {
+        let mut line = log_in(visit, profile, &visit.acting()).await?;
+        let keys = keys(visit, &[visit.call.current, candidate]);
+        let mut desk = Desk::open(visit, &mut line, profile, &keys).await?;
+        let Some(present) = desk.running(visit.user()).await? else {
             return Ok(ApplyOutcome::Rejected(config("the user is no more on the device", "make it again")));
         };
-        if Verifier::judge(&present, password).await != Verdict::Holds
-            && let Err(outcome) = change(visit, &mut terminal, profile, password).await?
-        {
-            return Ok(outcome);
+        if Verifier::judge(&present, password).await != Verdict::Holds {
+            let verifier = profile.verifier.of(password).await;
+            let verifier = verifier.ok_or_else(|| config("no stored form can be computed", "report this"))?;
+            if let Some(outcome) = desk.change(visit, verifier.expose_str().unwrap_or_default()).await? {
+                return Ok(outcome);
+            }
+            if desk.tries()
+                && let Some(outcome) = unproven(visit, &mut desk, candidate).await?
+            {
+                return Ok(outcome);
+            }
         }
-        save(&mut terminal, profile).await
+        desk.keep().await
     };
     match outcome.await {
         Ok(outcome) => outcome,
         Err(failure) if visit.has_sent() => ApplyOutcome::Ambiguous(failure),
+        Err(failure) if failure.class == FailureClass::Auth && done_before(visit, candidate).await => {
+            ApplyOutcome::Applied
+        }
         Err(failure) => match failure.class {
             FailureClass::Unreachable | FailureClass::Timeout => ApplyOutcome::NotReached(failure),
             _ => ApplyOutcome::Rejected(failure),
@@ -133,43 +179,37 @@ pub(super) async fn apply(visit: &Visit<'_>, candidate: &Credential) -> ApplyOut
     }
 }
 
-async fn change(
-    visit: &Visit<'_>,
-    terminal: &mut Terminal<'_>,
-    profile: &Profile,
-    password: &Secret,
-) -> Result<Result<(), ApplyOutcome>, Failure> {
-    let verifier = profile.verifier.of(password).await;
-    let verifier = verifier.ok_or_else(|| config("no stored form can be computed", "report this"))?;
-    terminal.run(&profile.configure).await?;
-    if !terminal.is_configuring() {
-        let message = "the device does not admit the acting user to its configuration";
-        return Err(Failure::new(FailureClass::Privilege, message, "give the user privilege 15"));
-    }
-    let command =
-        filled(&profile.change, visit.user()).replace("{{VERIFIER}}", verifier.expose_str().unwrap_or_default());
-    visit.sending();
-    let said = terminal.run(&command).await?;
-    let refusal = profile.refusal(&said);
-    terminal.run(&profile.leave).await?;
-    let Some(words) = refusal else { return Ok(Ok(())) };
-    let policy =
-        ["length", "complex", "weak", "history", "reuse"].iter().any(|word| words.to_lowercase().contains(word));
-    let class = if policy { FailureClass::Policy } else { FailureClass::Config };
-    let failure =
-        Failure::new(class, format!("the device refuses the change: {words}"), "check device-type and its version");
-    Ok(Err(ApplyOutcome::Rejected(failure)))
+/// Where the account acts for itself, a refused login may mean that this change was made already.
+async fn done_before(visit: &Visit<'_>, candidate: &Credential) -> bool {
+    let Ok(profile) = profile_of(visit) else { return false };
+    visit.own()
+        && line::opens(visit, &profile, candidate, visit.call.login_budget.saturating_sub(1)).await.is_ok()
+        && matches!(saved_too(visit, candidate).await, ProbeOutcome::Opens(_))
 }
 
-/// A change that is not saved is gone with the next restart.
-async fn save(terminal: &mut Terminal<'_>, profile: &Profile) -> Result<ApplyOutcome, Failure> {
-    let said = terminal.run(&profile.save).await?;
-    if profile.kept.is_match(&said) {
-        return Ok(ApplyOutcome::Applied);
+/// Logs in with the new password while the change is on trial. The outcome, if that failed and the change was taken back.
+async fn unproven(
+    visit: &Visit<'_>,
+    desk: &mut Desk<'_>,
+    candidate: &Credential,
+) -> Result<Option<ApplyOutcome>, Failure> {
+    let profile = profile_of(visit)?;
+    let tried = line::opens(visit, &profile, candidate, visit.call.login_budget).await;
+    let Err(failure) = tried else { return Ok(None) };
+    if !desk.undo().await? {
+        return Ok(Some(ApplyOutcome::Ambiguous(failure)));
     }
-    let words = profile.refusal(&said).unwrap_or_default();
-    let message = format!("the device has the new password, but its configuration was not saved {words}");
-    Ok(ApplyOutcome::Ambiguous(Failure::new(FailureClass::Protocol, message.trim_end(), "save it on the device")))
+    let message = format!("the new password was taken back, because nobody got in with it: {}", failure.message);
+    Ok(Some(match failure.class {
+        FailureClass::Unreachable | FailureClass::Timeout | FailureClass::LoginBudget => {
+            ApplyOutcome::NotReached(Failure::new(failure.class, message, failure.hint))
+        }
+        _ => ApplyOutcome::Rejected(Failure::new(
+            FailureClass::Config,
+            message,
+            "check that the user may log in over SSH with a password",
+        )),
+    }))
 }
 
 /// Reads the configuration with a credential that does not change; else logs in, newest first.
@@ -195,8 +235,12 @@ pub(super) async fn probe(visit: &Visit<'_>, credentials: &[&Credential]) -> Pro
             outcomes.push(ProbeOutcome::Unknown(Failure::new(FailureClass::LoginBudget, message, "")));
             continue;
         }
-        outcomes.push(match visit.log_in(credential, left).await {
-            Ok(_) => {
+        let tried = match profile_of(visit) {
+            Ok(profile) => line::opens(visit, &profile, credential, left).await,
+            Err(failure) => Err(failure),
+        };
+        outcomes.push(match tried {
+            Ok(()) => {
                 opened = true;
                 saved_too(visit, credential).await
             }
@@ -231,11 +275,10 @@ async fn read_all(
 ) -> Result<Vec<ProbeOutcome>, Failure> {
     let profile = profile_of(visit)?;
     let profile = &*profile;
-    let session = log_in(visit, acting).await?;
-    let mut terminal = shell(visit, &session, profile).await?;
-    let running = running(visit, &mut terminal, profile).await?;
-    let shown = terminal.run(&filled(&profile.saved, visit.user())).await?;
-    let saved = profile.stored(&shown);
+    let mut line = log_in(visit, profile, acting).await?;
+    let mut desk = Desk::open(visit, &mut line, profile, &keys(visit, credentials)).await?;
+    let running = desk.running(visit.user()).await?;
+    let saved = if desk.tries() { None } else { desk.saved(visit.user()).await? };
     let mut outcomes = Vec::with_capacity(credentials.len());
     for credential in credentials {
         let (Some(field), Some(password)) = (&running, credential.field("password")) else {
@@ -244,18 +287,35 @@ async fn read_all(
         };
         outcomes.push(match Verifier::judge(field, password).await {
             // A connection that broke between the change and its saving left this; saving it now is all that is missing.
-            Verdict::Holds if unsaved(saved.as_ref(), field) && !credential.ct_eq(visit.call.current) => {
-                match save(&mut terminal, profile).await {
-                    Ok(ApplyOutcome::Applied) => ProbeOutcome::Opens(Evidence::WitnessRead),
-                    _ => unknown(UNSAVED),
-                }
+            Verdict::Holds
+                if !credential.ct_eq(visit.call.current) && (desk.tries() || unsaved(saved.as_ref(), field)) =>
+            {
+                kept(visit, &mut desk, password).await
             }
             Verdict::Holds => ProbeOutcome::Opens(Evidence::WitnessRead),
             Verdict::Differs => ProbeOutcome::Refused(Evidence::WitnessRead),
+            Verdict::Locked | Verdict::Unknown if visit.call.rotator_type == ENABLE => unknown(
+                "the device stores its enable secret in a form that cannot be compared; after a rotation it can be",
+            ),
             Verdict::Locked | Verdict::Unknown => by_login(visit, credential).await,
         });
     }
     Ok(outcomes)
+}
+
+/// Saves a change that was left unsaved or on trial, and looks again: the device may have gone back in the meantime.
+async fn kept(visit: &Visit<'_>, desk: &mut Desk<'_>, password: &Secret) -> ProbeOutcome {
+    let looked = async {
+        if desk.keep().await? != ApplyOutcome::Applied {
+            return Ok(unknown(UNSAVED));
+        }
+        let Some(field) = desk.running(visit.user()).await? else { return Ok(unknown(UNSAVED)) };
+        Ok(match Verifier::judge(&field, password).await {
+            Verdict::Holds => ProbeOutcome::Opens(Evidence::WitnessRead),
+            _ => ProbeOutcome::Refused(Evidence::WitnessRead),
+        })
+    };
+    looked.await.unwrap_or_else(ProbeOutcome::Unknown)
 }
 
 /// Whether the next restart would bring another password.
@@ -265,8 +325,12 @@ fn unsaved(saved: Option<&Secret>, field: &Secret) -> bool {
 
 /// A stored form that cannot be compared: the login is tried, if it may fail.
 async fn by_login(visit: &Visit<'_>, credential: &Credential) -> ProbeOutcome {
-    match visit.log_in(credential, visit.call.login_budget.saturating_sub(1)).await {
-        Ok(_) => ProbeOutcome::Opens(Evidence::Login),
+    let tried = match profile_of(visit) {
+        Ok(profile) => line::opens(visit, &profile, credential, visit.call.login_budget.saturating_sub(1)).await,
+        Err(failure) => Err(failure),
+    };
+    match tried {
+        Ok(()) => ProbeOutcome::Opens(Evidence::Login),
         Err(failure) if failure.class == FailureClass::Auth => ProbeOutcome::Refused(Evidence::Login),
         Err(failure) => ProbeOutcome::Unknown(failure),
     }

@@ -28,7 +28,8 @@ pub(super) fn text<'a>(target: &'a TargetParams, name: &str) -> &'a str {
     target.plain.get(name).and_then(serde_json::Value::as_str).unwrap_or_default()
 }
 
-fn flag(target: &TargetParams, name: &str) -> bool {
+/// A plain parameter as yes or no.
+pub(super) fn flag(target: &TargetParams, name: &str) -> bool {
     match target.plain.get(name) {
         Some(serde_json::Value::Bool(value)) => *value,
         Some(serde_json::Value::String(value)) => value == "true",
@@ -64,6 +65,10 @@ impl Address {
 
     pub(super) fn shown(&self) -> String {
         format!("{}:{}", self.host, self.port)
+    }
+
+    pub(super) fn pair(&self) -> (&str, u16) {
+        (self.host.as_str(), self.port)
     }
 }
 

@@ -196,11 +196,11 @@ async fn a_chpasswd_that_takes_no_hashes_is_given_the_password() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sudoers_lines_of_the_documentation_are_enough_and_without_grep_a_login_proves_it() {
     let host = Host::start(HostKind::Sudo).expect("starts");
-    let chpasswd = "rot ALL=(root) NOPASSWD: /usr/sbin/chpasswd";
-    for (allowed, evidence) in [
-        (format!("{chpasswd}, /usr/bin/grep * /etc/shadow"), Evidence::WitnessRead),
-        (chpasswd.to_owned(), Evidence::Login),
-    ] {
+    let page = include_str!("../../../../docs/targets/ssh.md");
+    let lines = page.split_once("```sudoers\n").expect("the page has them").1.split_once("```").expect("they end").0;
+    let both = lines.replace("rotator ", "rot ");
+    let chpasswd = both.split_once(", /usr/bin/grep").expect("grep comes last").0.to_owned();
+    for (allowed, evidence) in [(both, Evidence::WitnessRead), (chpasswd, Evidence::Login)] {
         host.read(&format!("echo '{allowed}' > /etc/sudoers.d/accounts")).expect("writes");
         let mut case = Case::new(&host, "rot", ActingAs::Target, "app1").await;
         let (candidate, applied, outcomes) = rotation(&mut case).await;

@@ -11,14 +11,14 @@ use volvelle_testkit::aws::{ACCOUNT, Aws, Key};
 use super::conformance::{Subject, passes};
 use super::*;
 
-/// The policy of docs/connectors/aws.md for a user who rotates the own key.
+/// The policy of docs/targets/aws.md for a user who rotates the own key.
 fn own_policy() -> serde_json::Value {
     documented("own")
 }
 
 /// A policy as the documentation has it, with the account's number put in.
 fn documented(name: &str) -> serde_json::Value {
-    let page = include_str!("../../../../docs/connectors/aws.md");
+    let page = include_str!("../../../../docs/targets/aws.md");
     let start = format!("```json {name}\n");
     let text = page.split_once(start.as_str()).expect("the page has it").1.split_once("```").expect("it ends").0;
     serde_json::from_str(&text.replace("123456789012", ACCOUNT)).expect("a policy is JSON")

@@ -30,6 +30,10 @@ pub trait Subject: Send + Sync {
     fn case_mut(&mut self) -> &mut Case;
     /// Where the real peer listens.
     fn peer(&self) -> SocketAddr;
+    /// Whether the conversation is made of datagrams.
+    fn sends_datagrams(&self) -> bool {
+        false
+    }
     /// Makes the case reach its peer at this address; it remains the pinned one.
     fn reach(&mut self, address: SocketAddr);
     /// The truth, asked past the connector and without a login that may fail.
@@ -43,6 +47,10 @@ pub trait Subject: Send + Sync {
     /// A credential that the target's policy refuses, if it has a policy.
     fn weak(&self) -> Option<Credential> {
         None
+    }
+    /// Whether this way to the peer has an identity, where the kind has one.
+    fn has_identity(&self) -> bool {
+        true
     }
     /// Puts another machine at the peer's address; `false` if the kind has no identity.
     async fn swap(&mut self) -> bool {
@@ -171,7 +179,11 @@ async fn asked(subject: &dyn Subject, candidate: &Credential) -> Vec<ProbeOutcom
 
 /// Puts a proxy between.
 async fn between(subject: &mut dyn Subject) -> Proxy {
-    let proxy = Proxy::start(subject.peer()).await;
+    let proxy = if subject.sends_datagrams() {
+        Proxy::start_for_datagrams(subject.peer()).await
+    } else {
+        Proxy::start(subject.peer()).await
+    };
     subject.reach(proxy.address);
     proxy
 }
@@ -339,7 +351,7 @@ async fn weak(subject: &mut dyn Subject) -> bool {
 }
 
 async fn swapped(subject: &mut dyn Subject) -> bool {
-    if !subject.connector().declaration().capabilities.pinned_identity {
+    if !subject.connector().declaration().capabilities.pinned_identity || !subject.has_identity() {
         return false;
     }
     preflight(subject).await;

@@ -10,15 +10,19 @@ use volvelle_testkit::switch::{ENABLE_PASSWORD, INITIAL_PASSWORD, Memory, Switch
 use super::conformance::{Subject, passes};
 use super::*;
 
-struct Device {
-    switch: Switch,
-    case: Case,
-    connector: Arc<dyn Connector>,
+/// A device with one user to be rotated.
+pub struct Device {
+    pub switch: Switch,
+    pub case: Case,
+    pub connector: Arc<dyn Connector>,
 }
 
 impl Device {
     async fn new(platform: &str, acting_user: &str, acting: ActingAs) -> Self {
-        let switch = Switch::start(platform).expect("starts");
+        Self::on(Switch::start(platform).expect("starts"), platform, acting_user, acting).await
+    }
+
+    pub async fn on(switch: Switch, platform: &str, acting_user: &str, acting: ActingAs) -> Self {
         let plain = json!({"host": "127.0.0.1", "port": switch.addr.port().to_string(), "ssh-username": acting_user,
             "device-type": platform});
         let target = TargetParams {
@@ -43,7 +47,12 @@ impl Device {
         Self { switch, case, connector }
     }
 
-    async fn changed(&mut self) -> (Credential, ApplyOutcome) {
+    pub fn opens_now(&mut self, credential: &Credential) -> bool {
+        let user = credential.expose_text("username").expect("has one");
+        self.switch.opens(user, credential.expose_text("password").expect("has one")).expect("the truth")
+    }
+
+    pub async fn changed(&mut self) -> (Credential, ApplyOutcome) {
         let policy = PasswordPolicy::default();
         self.case.memory = self.connector.preflight(&self.case.call(), &policy).await.expect("ready").memory;
         let candidate = self.connector.generate(&self.case.call(), &policy, &Os).expect("generates");
@@ -76,7 +85,7 @@ impl Subject for Device {
     }
 
     async fn opens(&mut self, credential: &Credential) -> bool {
-        self.switch.opens("app1", credential.expose_text("password").expect("has one")).expect("the truth")
+        self.opens_now(credential)
     }
 
     fn spoil(&mut self) {
@@ -87,6 +96,9 @@ impl Subject for Device {
     }
 
     async fn demote(&mut self) -> bool {
+        if self.case.rotator_type == "enable" {
+            self.case.current = Credential::user_password("enable", "Wrong-1".into());
+        }
         self.case.target.plain.insert("ssh-username".into(), json!("ops"));
         self.case.target.secret = self.case.target.secret.clone().with("enable-password", "Wrong-1".into());
         self.case.acting == ActingAs::Target
@@ -118,6 +130,53 @@ async fn cisco_ios_conforms_where_an_administrator_acts() {
     passes("ssh (cisco-ios, admin acts)", async || Device::new("cisco-ios", "admin", ActingAs::Target).await).await;
 }
 
+/// A device whose enable secret is rotated; nothing else of the target needs it.
+async fn with_enable_secret() -> Device {
+    let mut device = Device::new("cisco-ios", "admin", ActingAs::Target).await;
+    device.case.target.secret = Credential::default().with("ssh-password", INITIAL_PASSWORD.into());
+    device.case.rotator_type = "enable";
+    let given = TargetParams {
+        secret: Credential::default().with("rotated-password", ENABLE_PASSWORD.into()),
+        ..TargetParams::default()
+    };
+    device.case.current = device.connector.initial_credential("enable", &device.case.target, &given).expect("fine");
+    device
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enable_secret_conforms() {
+    passes("ssh (cisco-ios, enable secret)", with_enable_secret).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enable_secret_is_rotated_as_a_secret_of_its_own() {
+    let mut device = with_enable_secret().await;
+    device.connector.check_secret(&device.case.call(), &device.case.current).expect("fine");
+    let (candidate, outcome) = device.changed().await;
+    assert_eq!(outcome, ApplyOutcome::Applied);
+    device.switch.reload().expect("restarts");
+    assert!(device.opens_now(&candidate) && !device.opens_now(&device.case.current.clone()));
+    let password = candidate.expose_text("password").expect("has one");
+    assert!(!device.switch.typed().expect("lines").iter().any(|line| line.contains(password)));
+    // Another user gets up with it.
+    let mut other = device.case.target.secret.clone();
+    other = other.with("enable-password", password.into());
+    device.case.target.secret = other;
+    device.case.target.plain.insert("ssh-username".into(), json!("ops"));
+    device.case.rotator_type = "password";
+    device.case.current = Credential::user_password("app1", INITIAL_PASSWORD.into());
+    assert_eq!(device.changed().await.1, ApplyOutcome::Applied);
+    device.case.rotator_type = "enable";
+    let refused =
+        |device: &Device| device.connector.check_secret(&device.case.call(), &candidate).expect_err("refused").message;
+    assert!(refused(&device).contains("enable-password"), "the target depends on it");
+    device.case.acting = ActingAs::User;
+    device.case.target.secret = Credential::default();
+    assert!(refused(&device).contains("cannot change itself"));
+    device.case.target.plain.insert("device-type".into(), json!("arista-eos"));
+    assert!(refused(&device).contains("no enable secret"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_platform_is_rotated_saved_and_read_and_no_password_is_typed() {
     for platform in ["cisco-ios", "cisco-nxos", "arista-eos"] {
@@ -144,7 +203,7 @@ async fn every_platform_is_rotated_saved_and_read_and_no_password_is_typed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_that_the_user_describes_is_rotated() {
     let mut device = Device::new("cisco-ios", "admin", ActingAs::Target).await;
-    let page = include_str!("../../../../docs/connectors/devices.md");
+    let page = include_str!("../../../../docs/targets/devices.md");
     let profile = page.split_once("```toml\n").expect("the page has one").1.split_once("```").expect("it ends").0;
     device.case.target.plain.insert("device-type".into(), json!("custom"));
     device.case.target.plain.insert("device-profile".into(), json!(profile));

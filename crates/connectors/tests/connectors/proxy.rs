@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 
 /// What the proxy does with what it is given.
@@ -58,12 +58,7 @@ impl Proxy {
     pub async fn start(to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("has one");
-        let switch = Arc::new(Switch {
-            mode: AtomicU8::new(Mode::Pass as u8),
-            left: AtomicI64::new(-1),
-            deliver: AtomicBool::new(false),
-            broke: watch::channel(false).0,
-        });
+        let switch = Arc::new(Switch::new());
         let shared = Arc::clone(&switch);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -77,6 +72,15 @@ impl Proxy {
                 tokio::spawn(pump(server.0, client.1, Arc::clone(&shared), Side::Peers));
             }
         });
+        Self { address, switch }
+    }
+
+    /// The same before a peer that is spoken with in datagrams: each is a piece, and what does not arrive is lost in silence.
+    pub async fn start_for_datagrams(to: SocketAddr) -> Self {
+        let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("binds"));
+        let address = socket.local_addr().expect("has one");
+        let switch = Arc::new(Switch::new());
+        tokio::spawn(carry(socket, to, Arc::clone(&switch)));
         Self { address, switch }
     }
 
@@ -105,6 +109,20 @@ impl Proxy {
 }
 
 impl Switch {
+    fn new() -> Self {
+        Self {
+            mode: AtomicU8::new(Mode::Pass as u8),
+            left: AtomicI64::new(-1),
+            deliver: AtomicBool::new(false),
+            broke: watch::channel(false).0,
+        }
+    }
+
+    /// Whether nothing gets through now.
+    fn is_closed(&self) -> bool {
+        *self.broke.borrow() || self.is(Mode::Cut) || self.is(Mode::Hole)
+    }
+
     fn is(&self, mode: Mode) -> bool {
         self.mode.load(Ordering::SeqCst) == mode as u8
     }
@@ -164,6 +182,47 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, switch: Arc<Switc
         }
         if to.write_all(&bytes[..n]).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Carries datagrams to and fro, with a socket of its own for everyone who sends.
+async fn carry(socket: Arc<UdpSocket>, to: SocketAddr, switch: Arc<Switch>) {
+    let mut ways = std::collections::HashMap::<SocketAddr, Arc<UdpSocket>>::new();
+    let mut bytes = vec![0; 16 * 1024];
+    while let Ok((n, from)) = socket.recv_from(&mut bytes).await {
+        if switch.is_closed() {
+            continue;
+        }
+        let reached = switch.reached();
+        if reached {
+            switch.broke.send_replace(true);
+        }
+        if reached && !switch.deliver.load(Ordering::SeqCst) {
+            continue;
+        }
+        let way = match ways.get(&from) {
+            Some(way) => Arc::clone(way),
+            None => {
+                let way = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("binds"));
+                way.connect(to).await.expect("connects");
+                tokio::spawn(bring_back(Arc::clone(&way), Arc::clone(&socket), from, Arc::clone(&switch)));
+                ways.insert(from, Arc::clone(&way));
+                way
+            }
+        };
+        if switch.is(Mode::Slow) {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        let _ = way.send(&bytes[..n]).await;
+    }
+}
+
+async fn bring_back(way: Arc<UdpSocket>, socket: Arc<UdpSocket>, from: SocketAddr, switch: Arc<Switch>) {
+    let mut bytes = vec![0; 16 * 1024];
+    while let Ok(n) = way.recv(&mut bytes).await {
+        if !switch.is_closed() && !switch.is(Mode::Deaf) {
+            let _ = socket.send_to(&bytes[..n], from).await;
         }
     }
 }

@@ -10,7 +10,7 @@ use volvelle_domain::ids::{ItemId, Micros, TargetId};
 use volvelle_domain::item::{Item, ItemKind};
 use volvelle_domain::rules;
 use volvelle_store::fleet::{self, Direction, Found, Grain, Hour, STATES, Sort, Wanted};
-use volvelle_store::{Tx, items, rotations, targets};
+use volvelle_store::{Tx, items, keys, rotations, targets};
 
 use super::Answer;
 use crate::ctx::{AUDIT, Ctx, ITEMS, TARGETS};
@@ -85,7 +85,8 @@ async fn wanted(ctx: &Ctx<'_>, tx: &mut Tx, params: &Params) -> Result<Option<Wa
         None => None,
         Some(kind) if kind == "rotated-secret" => Some(ItemKind::RotatedSecret),
         Some(kind) if kind == "static-secret" => Some(ItemKind::StaticSecret),
-        Some(_) => return Err(bad("type", "must be rotated-secret or static-secret")),
+        Some(kind) if kind == "key" => Some(ItemKind::ProtectionKey),
+        Some(_) => return Err(bad("type", "must be rotated-secret, static-secret or key")),
     };
     if let Some(name) = params.opt_path("target-name")? {
         let target = targets::find(tx, ctx.id(), &name).await?;
@@ -157,7 +158,7 @@ async fn line(
     let mut out = json!({
         "item_name": item.name.as_str(),
         "item_id": item.id.0,
-        "item_type": if item.kind == ItemKind::RotatedSecret { "ROTATED_SECRET" } else { "STATIC_SECRET" },
+        "item_type": shape::kind(item.kind),
         "state": state,
         "item_tags": item.tags,
         "creation_date": shape::time(item.created_at),
@@ -230,8 +231,10 @@ pub async fn overview(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let rotating = if view.has(&["rotating"]) { rotating(ctx, &mut tx, &running).await? } else { Vec::new() };
     let known = |target: &volvelle_domain::target::Target| ctx.may(TARGETS, target.name.as_str(), "list");
     let any_target = targets::list(&mut tx, ctx.id(), "", 1000).await?.iter().any(known);
+    let absent = super::keys::absent(ctx, &keys::with_customer(&mut tx).await?);
     Ok(json!({"states": view.states, "oldest": oldest, "trouble": trouble, "rotating": rotating,
-        "past": view.sums(&past), "coming": view.sums(&coming), "has_targets": any_target}))
+        "past": view.sums(&past), "coming": view.sums(&coming), "has_targets": any_target,
+        "absent_customer_fragments": absent}))
 }
 
 async fn rotating(ctx: &Ctx<'_>, tx: &mut Tx, wanted: &Wanted) -> Result<Vec<Value>, ApiError> {

@@ -11,7 +11,7 @@ use crate::ctx::Ctx;
 use crate::error::ApiError;
 use crate::params::{Params, bad};
 
-fn require_operator(ctx: &Ctx<'_>) -> Result<(), ApiError> {
+pub(super) fn require_operator(ctx: &Ctx<'_>) -> Result<(), ApiError> {
     ctx.require_admin()?;
     if ctx.account().operator { Ok(()) } else { Err(ctx.unauthorized()) }
 }
@@ -37,6 +37,7 @@ pub async fn status(ctx: &Ctx<'_>) -> Answer {
         "epoch": epoch,
         "refreshed_at": refreshed.map(time),
         "holders": holders,
+        "rekeys": super::rekey::under_way(ctx).await?,
         "tombstones_pending": unburied.count,
         "tombstones_pending_since": unburied.oldest.map(crate::shape::time),
     }))
@@ -56,7 +57,7 @@ fn holder(status: &HolderStatus) -> Value {
     })
 }
 
-fn time(seconds: u64) -> String {
+pub(super) fn time(seconds: u64) -> String {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     crate::shape::time(Micros(0).plus_seconds(seconds))
 }

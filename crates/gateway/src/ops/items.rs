@@ -10,12 +10,12 @@ use volvelle_domain::item::{Item, ItemKind};
 use volvelle_domain::target::Target;
 use volvelle_store::{StoreError, Tx, items, rotations, targets, versions};
 
-use super::{Answer, locks, rotated_update, settings};
+use super::{Answer, keys, locks, rotated_update, settings};
 use crate::burial;
 use crate::ctx::{Ctx, ITEMS};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
-use crate::shape::{self, Around};
+use crate::shape::{self, Around, Sealing};
 
 /// Items read from the store at a time.
 const CHUNK: u32 = 1000;
@@ -38,14 +38,15 @@ pub async fn describe(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let kept =
         if params.is("show-versions") { Some(versions::list_item(&mut tx, ctx.id(), item.id).await?) } else { None };
     let rotating = !rotations::open_of(&mut tx, ctx.id(), item.id).await?.is_empty();
+    let key = keys::name_of(ctx, &mut tx, item.protection.as_ref()).await?;
     drop(tx);
-    Ok(shown(ctx, &item, target.as_ref(), kept.as_deref(), rotating))
+    Ok(shown(ctx, &item, (target.as_ref(), key), kept.as_deref(), rotating))
 }
 
 fn shown(
     ctx: &Ctx<'_>,
     item: &Item,
-    target: Option<&Target>,
+    (target, key): (Option<&Target>, Option<String>),
     versions: Option<&[volvelle_domain::item::ItemVersion]>,
     rotating: bool,
 ) -> Value {
@@ -58,6 +59,7 @@ fn shown(
         permissions: ctx.capabilities(ITEMS, item.name.as_str()),
         versions,
         rotating,
+        sealing: Sealing { key, presence: ctx.app.vault.presence(item.protection.as_ref()) },
     };
     shape::item(item, &around)
 }
@@ -95,12 +97,13 @@ impl Wanted {
         let kind = match item.kind {
             ItemKind::RotatedSecret => "rotated-secret",
             ItemKind::StaticSecret => "static-secret",
+            ItemKind::ProtectionKey => "key",
         };
-        let kind_wanted = self.kinds.is_empty()
-            || self
-                .kinds
-                .iter()
-                .any(|k| k.eq_ignore_ascii_case(kind) || k.replace('_', "-").eq_ignore_ascii_case(kind));
+        let is_it = |k: &String| {
+            let k = k.replace('_', "-");
+            k.eq_ignore_ascii_case(kind) || (kind == "key" && k.eq_ignore_ascii_case(keys::ALGORITHM))
+        };
+        let kind_wanted = self.kinds.is_empty() || self.kinds.iter().any(is_it);
         let rest = item.name.as_str().strip_prefix(self.prefix.trim_end_matches('/')).unwrap_or_default();
         let inside = self.prefix.is_empty() || self.prefix.ends_with('/') || rest.starts_with('/') || rest.is_empty();
         kind_wanted
@@ -127,7 +130,7 @@ pub async fn list(ctx: &Ctx<'_>, name: &str, params: &Params) -> Answer {
     let wanted = Wanted::read(name, params);
     let most = if params.text("auto-pagination").unwrap_or("enabled") == "enabled" { MOST } else { PAGE };
     let mut after = params.text("pagination-token").unwrap_or_default().to_owned();
-    let (mut shown_items, mut folders, mut known) = (Vec::new(), BTreeSet::new(), HashMap::new());
+    let (mut shown_items, mut folders, mut known) = (Vec::new(), BTreeSet::new(), Known::default());
     let mut more = false;
     'pages: loop {
         let mut tx = ctx.app.store.read().await?;
@@ -163,25 +166,33 @@ pub async fn list(ctx: &Ctx<'_>, name: &str, params: &Params) -> Answer {
 }
 
 fn minimal(item: &Item) -> Value {
-    let kind = if item.kind == ItemKind::RotatedSecret { "ROTATED_SECRET" } else { "STATIC_SECRET" };
-    json!({"item_name": item.name.as_str(), "item_id": item.id.0, "item_type": kind, "is_enabled": item.enabled,
+    json!({"item_name": item.name.as_str(), "item_id": item.id.0, "item_type": shape::kind(item.kind), "is_enabled": item.enabled,
         "creation_date": shape::time(item.created_at), "modification_date": shape::time(item.modified_at)})
 }
 
-async fn listed(
-    ctx: &Ctx<'_>,
-    tx: &mut Tx,
-    item: &Item,
-    known: &mut HashMap<TargetId, Target>,
-) -> Result<Value, ApiError> {
+/// What items of one list have in common.
+#[derive(Default)]
+struct Known {
+    targets: HashMap<TargetId, Target>,
+    keys: HashMap<ItemId, String>,
+}
+
+async fn listed(ctx: &Ctx<'_>, tx: &mut Tx, item: &Item, known: &mut Known) -> Result<Value, ApiError> {
+    let key = match item.protection.as_ref().and_then(|protection| known.keys.get(&protection.key).cloned()) {
+        Some(key) => Some(key),
+        None => keys::name_of(ctx, tx, item.protection.as_ref()).await?,
+    };
+    if let (Some(key), Some(protection)) = (&key, &item.protection) {
+        known.keys.insert(protection.key, key.clone());
+    }
     let target = match &item.rotator {
         None => None,
-        Some(rotator) => Some(match known.entry(rotator.target) {
+        Some(rotator) => Some(match known.targets.entry(rotator.target) {
             Entry::Occupied(there) => &*there.into_mut(),
             Entry::Vacant(place) => &*place.insert(targets::load(tx, ctx.id(), rotator.target).await?),
         }),
     };
-    Ok(shown(ctx, item, target, None, false))
+    Ok(shown(ctx, item, (target, key), None, false))
 }
 
 /// Changes an item of any kind.
@@ -193,6 +204,10 @@ pub async fn update(ctx: &Ctx<'_>, params: &Params) -> Answer {
     locks::check(ctx, &before, "update")?;
     let mut item = before.clone();
     settings::common(&mut item, params, ctx.parameter_names())?;
+    if item.kind != ItemKind::ProtectionKey {
+        let chosen = ["protection_key", "key"];
+        item.protection = keys::chosen(ctx, params, &chosen, before.protection.as_ref()).await?;
+    }
     if let Some(to) = params.opt_path("new-name")? {
         ctx.require(ITEMS, to.as_str(), "create")?;
         item.name = to;
@@ -217,6 +232,9 @@ pub async fn tags(ctx: &Ctx<'_>, params: &Params) -> Answer {
 pub async fn set_state(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let name = params.path("name")?;
     let item = ctx.item(&name, "update").await?;
+    if item.kind == ItemKind::ProtectionKey {
+        return Err(bad("name", "a protection key is not disabled; disable what is sealed with it"));
+    }
     let enabled = match params.text("desired-state").unwrap_or_default().to_ascii_lowercase().as_str() {
         "enabled" => true,
         "disabled" => false,
@@ -242,6 +260,7 @@ pub async fn delete(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let mut tx = ctx.app.store.begin().await?;
     if version < 0 {
         check_deletable(ctx, &item)?;
+        keys::check_unused(ctx, &mut tx, &item).await?;
         remove(ctx, &mut tx, &item).await?;
     } else {
         remove_version(ctx, &mut tx, &item, version).await?;
@@ -341,6 +360,7 @@ async fn delete_one(ctx: &Ctx<'_>, name: &str) -> Result<(), ApiError> {
     let item = ctx.item(&path, "delete").await?;
     check_deletable(ctx, &item)?;
     let mut tx = ctx.app.store.begin().await?;
+    keys::check_unused(ctx, &mut tx, &item).await?;
     remove(ctx, &mut tx, &item).await?;
     ctx.commit(tx, path.as_str(), "").await?;
     ctx.app.burials.notify_one();

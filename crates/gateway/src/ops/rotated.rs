@@ -13,7 +13,7 @@ use volvelle_store::slots::SlotFacts;
 use volvelle_store::versions::Slot;
 use volvelle_store::{StoreError, items, rotations, slots, versions};
 
-use super::{Answer, locks, settings};
+use super::{Answer, keys, locks, settings};
 use crate::ctx::{Ctx, ITEMS, TARGETS};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
@@ -38,7 +38,6 @@ struct Draft {
 pub async fn create(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answer {
     let name = params.path("name")?;
     ctx.require(ITEMS, name.as_str(), "create")?;
-    settings::no_key(params)?;
     let target = ctx.target(&params.path("target-name")?, "list").await?;
     let resolved = Resolved::load(ctx.app.engine.parts(), ctx.account(), target.id).await?;
     let connector = ctx.app.registry.get(&resolved.kind);
@@ -61,6 +60,8 @@ pub async fn create(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
     }
     let given = settings::given_secret(connector.declaration(), params);
     let mut item = settings::new_item(ctx, name, ItemKind::RotatedSecret);
+    item.protection = keys::chosen(ctx, params, &["key"], None).await?;
+    ctx.app.vault.require(item.protection.as_ref())?;
     settings::common(&mut item, params, ctx.parameter_names())?;
     let rotator = rotator(ctx, &resolved, rotator_type, given.plain.clone(), params)?;
     item.rotator = Some(rotator);

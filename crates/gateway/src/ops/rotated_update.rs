@@ -12,7 +12,7 @@ use volvelle_domain::schedule;
 use volvelle_rotation::{Resolved, Seat};
 use volvelle_store::{StoreError, items, rotations, targets, versions};
 
-use super::{Answer, locks, rotated, settings};
+use super::{Answer, keys, locks, rotated, settings};
 use crate::ctx::{Ctx, ITEMS, TARGETS};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
@@ -25,13 +25,13 @@ pub async fn update(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
     let name = params.path("name")?;
     let before = ctx.item(&name, "update").await?;
     locks::check(ctx, &before, "update")?;
-    settings::no_key(params)?;
     let rotator = before.rotator.clone().ok_or_else(|| bad("name", "it is no rotated secret"))?;
     let own = ctx.app.registry.get(&rotator.kind).map_or("", |connector| connector.declaration().secret_kind);
     if kind.is_some_and(|kind| kind != own) {
         return Err(bad("name", format!("it is a rotated secret of kind {own}")));
     }
     let mut item = before.clone();
+    item.protection = keys::chosen(ctx, params, &["key"], before.protection.as_ref()).await?;
     settings::common(&mut item, params, ctx.parameter_names())?;
     let wanted = changed_rotator(ctx, &item, &rotator, params)?;
     if asks_for_test(&rotator, &wanted) && wanted.acting == ActingAs::Target {
@@ -148,27 +148,35 @@ pub async fn told(ctx: &Ctx<'_>, item: &Item, params: &Params) -> Result<Option<
     Ok((!out.is_empty()).then_some(out))
 }
 
-/// Writes a changed secret; under its new name every version is wrapped anew.
+/// Writes a changed secret; under its new name or key every version is wrapped or sealed anew.
 pub async fn save(ctx: &Ctx<'_>, before: &Item, mut item: Item) -> Answer {
     let mut tx = ctx.app.store.read().await?;
     let kept = versions::list_item(&mut tx, ctx.id(), item.id).await?;
     drop(tx);
+    if item.protection != before.protection {
+        ctx.app.vault.require(item.protection.as_ref())?;
+    }
     let mut moved = Vec::new();
-    if item.name != before.name {
+    let moves = item.name != before.name || item.protection != before.protection;
+    if moves {
         for version in &kept {
-            let sealed = ctx.app.vault.move_version(ctx.account(), before, &item.name, version).await?;
+            let sealed = ctx.app.vault.move_version(ctx.account(), (before, &item), version).await?;
             moved.push((version, sealed));
         }
     }
     let mut tx = ctx.app.store.begin().await?;
     let now = items::lock(&mut tx, ctx.id(), item.id).await?;
+    if now.name != before.name || now.protection != before.protection {
+        return Err(ApiError::Conflict("it was changed by somebody else at the same time; try again".to_owned()));
+    }
     carry_over(&mut item, now, before);
-    if item.name != before.name {
+    if moves {
         let open = rotations::open_of(&mut tx, ctx.id(), item.id).await?;
         let newest = versions::list_item(&mut tx, ctx.id(), item.id).await?;
         let busy = open.iter().any(|rotation| rotation.state.stage != Stage::Done);
         if busy || newest.len() != kept.len() || newest.iter().zip(&kept).any(|(a, b)| a.version != b.version) {
-            return Err(ApiError::Conflict("it cannot be renamed while it is being rotated; try again".to_owned()));
+            let what = "it cannot get another name or key while it is being rotated; try again";
+            return Err(ApiError::Conflict(what.to_owned()));
         }
         for (version, sealed) in &moved {
             let slot = versions::Slot { account: ctx.id().clone(), item: item.id, host: version.host.clone() };
@@ -179,7 +187,7 @@ pub async fn save(ctx: &Ctx<'_>, before: &Item, mut item: Item) -> Answer {
         StoreError::Conflict(_) => ApiError::AlreadyExists(format!("item {}", item.name)),
         other => other.into(),
     })?;
-    ctx.commit(tx, before.name.as_str(), "").await?;
+    ctx.commit(tx, before.name.as_str(), if item.protection == before.protection { "" } else { "another key" }).await?;
     Ok(json!({ "name": item.name.as_str() }))
 }
 

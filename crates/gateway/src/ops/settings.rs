@@ -227,6 +227,7 @@ pub fn new_item(ctx: &Ctx<'_>, name: ItemPath, kind: ItemKind) -> Item {
         extras: Map::new(),
         max_versions: None,
         locking: Locking::default(),
+        protection: None,
         created_at: ctx.now,
         modified_at: ctx.now,
         rotator: None,
@@ -280,20 +281,4 @@ pub fn given_secret(declaration: &Declaration, params: &Params) -> TargetParams 
 #[must_use]
 pub fn has_value(credential: &Credential) -> bool {
     credential.names().any(|name| name != "username" && credential.field(name).is_some())
-}
-
-/// Protection keys of one's own are not there yet: saying nothing would promise what is not done.
-///
-/// # Errors
-/// A key was named.
-pub fn no_key(params: &Params) -> Result<(), ApiError> {
-    for name in ["key", "protection_key"] {
-        if params.text(name).is_some_and(|key| key != "Default") {
-            return Err(bad(
-                name,
-                "protection keys cannot be chosen; every account has one of its own: leave it empty",
-            ));
-        }
-    }
-    Ok(())
 }

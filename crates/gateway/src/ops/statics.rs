@@ -7,11 +7,13 @@ use volvelle_domain::{Credential, Secret};
 use volvelle_store::versions::Slot;
 use volvelle_store::{StoreError, accounts, items, versions};
 
-use super::{Answer, locks, settings};
+use super::{Answer, keys, locks, rotated_update, settings};
 use crate::ctx::{Ctx, ITEMS};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
 
+/// Parameters that choose the protection key.
+const KEY: &[&str] = &["protection_key", "key"];
 /// Field of the sealed credential that holds the value.
 const VALUE: &str = "value";
 /// Most secrets read by one call.
@@ -24,9 +26,9 @@ const MOST: usize = 100;
 pub async fn create(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let name = params.path("name")?;
     ctx.require(ITEMS, name.as_str(), "create")?;
-    settings::no_key(params)?;
     let value = params.secret("value").ok_or_else(|| bad("value", "is required"))?;
     let mut item = settings::new_item(ctx, name, ItemKind::StaticSecret);
+    item.protection = keys::chosen(ctx, params, KEY, None).await?;
     (item.current_version, item.last_version) = (1, 1);
     settings::common(&mut item, params, ctx.parameter_names())?;
     if let Some(kind) = params.text("type") {
@@ -62,13 +64,20 @@ async fn sealed(ctx: &Ctx<'_>, item: &Item, number: u32, value: Secret, why: &st
     })
 }
 
+/// Why an item of this kind has no value that people set.
+const fn no_static(kind: ItemKind) -> &'static str {
+    match kind {
+        ItemKind::ProtectionKey => "it is a protection key and has no value",
+        _ => "it is a rotated secret; its value is changed by rotating, and read with rotated-secret-get-value",
+    }
+}
+
 async fn static_item(ctx: &Ctx<'_>, params: &Params, capability: &str) -> Result<Item, ApiError> {
     let item = ctx.item(&params.path("name")?, capability).await?;
     if item.kind == ItemKind::StaticSecret {
         return Ok(item);
     }
-    let hint = "it is a rotated secret; its value is changed by rotating, and read with rotated-secret-get-value";
-    Err(bad("name", hint))
+    Err(bad("name", no_static(item.kind)))
 }
 
 /// Reads static secrets: an object of values by name.
@@ -86,11 +95,13 @@ pub async fn value(ctx: &Ctx<'_>, params: &Params) -> Answer {
         let path = volvelle_domain::ItemPath::parse(&name).map_err(|error| bad("names", error.to_string()))?;
         let item = ctx.item(&path, "read").await?;
         if item.kind != ItemKind::StaticSecret {
-            return Err(bad("names", format!("{path} is a rotated secret; read it with rotated-secret-get-value")));
+            return Err(bad("names", format!("{path}: {}", no_static(item.kind))));
         }
         if !item.enabled {
             return Err(ApiError::Conflict(format!("{path} is disabled; enable it with set-item-state")));
         }
+        // What cannot be read here is not checked out either.
+        ctx.app.vault.require(item.protection.as_ref())?;
         locks::on_read(ctx, &item).await?;
         let number = if wanted == 0 { item.current_version } else { wanted };
         let mut tx = ctx.app.store.read().await?;
@@ -116,6 +127,7 @@ pub async fn update(ctx: &Ctx<'_>, params: &Params) -> Answer {
     }
     let settings = &ctx.account().settings;
     let keep = settings.force_new_versions || params.flag("keep-prev-version").unwrap_or(settings.default_versioning);
+    let item = rekeyed(ctx, item, params).await?;
     replace(ctx, &item, value, ("update", keep)).await?;
     Ok(json!({ "name": item.name.as_str() }))
 }
@@ -138,15 +150,29 @@ pub async fn rollback(ctx: &Ctx<'_>, params: &Params) -> Answer {
     Ok(json!({"name": item.name.as_str(), "version": number}))
 }
 
+/// The item sealed with the key that was asked for.
+async fn rekeyed(ctx: &Ctx<'_>, item: Item, params: &Params) -> Result<Item, ApiError> {
+    let protection = keys::chosen(ctx, params, KEY, item.protection.as_ref()).await?;
+    if protection == item.protection {
+        return Ok(item);
+    }
+    let changed = Item { protection, modified_at: ctx.now, ..item.clone() };
+    rotated_update::save(ctx, &item, changed).await?;
+    ctx.item(&item.name, "update").await
+}
+
 async fn replace(ctx: &Ctx<'_>, item: &Item, value: Secret, (why, keep): (&str, bool)) -> Result<u32, ApiError> {
     let number = item.last_version + 1;
     let version = sealed(ctx, item, number, value, why).await?;
     let mut tx = ctx.app.store.begin().await?;
+    let before = item;
     let mut item = items::lock(&mut tx, ctx.id(), item.id).await?;
-    if item.last_version + 1 != number {
+    // A record is bound to name and key.
+    let same = item.name == before.name && item.protection == before.protection;
+    if item.last_version + 1 != number || !same {
         return Err(ApiError::Conflict(format!(
             "{} was changed by somebody else at the same time; try again",
-            item.name
+            before.name
         )));
     }
     let slot = slot(ctx, item.id);

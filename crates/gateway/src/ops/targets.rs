@@ -8,14 +8,14 @@ use volvelle_domain::ids::{TargetId, Uid};
 use volvelle_domain::target::{Linked, Target, TargetVersion};
 use volvelle_domain::{Credential, ItemPath};
 use volvelle_rotation::Resolved;
-use volvelle_store::{StoreError, breakers, targets};
+use volvelle_store::{StoreError, Tx, breakers, targets};
 
-use super::{Answer, settings};
+use super::{Answer, keys, settings};
 use crate::burial;
 use crate::ctx::{Ctx, TARGETS};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
-use crate::shape;
+use crate::shape::{self, Sealing};
 
 /// Time to learn one host key.
 const LEARN: Duration = Duration::from_secs(10);
@@ -23,6 +23,8 @@ const LEARN: Duration = Duration::from_secs(10);
 const MOST_HOSTS: usize = 1000;
 /// Host keys asked for at a time.
 const AT_ONCE: usize = 16;
+/// Parameters that choose the protection key.
+const KEY: &[&str] = &["key", "protection_key"];
 /// Targets of one page.
 const PAGE: u32 = 1000;
 
@@ -33,9 +35,9 @@ const PAGE: u32 = 1000;
 pub async fn create(ctx: &Ctx<'_>, kind: &str, params: &Params) -> Answer {
     let name = params.path("name")?;
     ctx.require(TARGETS, name.as_str(), "create")?;
-    settings::no_key(params)?;
     let mut target = empty(ctx, name, kind);
     common(&mut target, params)?;
+    target.protection = keys::chosen(ctx, params, KEY, None).await?;
     let mut secret = Credential::default();
     if kind == "linked" {
         target.linked = Some(linked(ctx, None, params).await?);
@@ -94,6 +96,7 @@ fn empty(ctx: &Ctx<'_>, name: ItemPath, kind: &str) -> Target {
         max_versions: None,
         delete_protection: false,
         locking: volvelle_domain::item::Locking::default(),
+        protection: None,
         pinned: Vec::new(),
         halted: String::new(),
         linked: None,
@@ -250,12 +253,12 @@ async fn addresses(
 pub async fn update(ctx: &Ctx<'_>, kind: &str, params: &Params) -> Answer {
     let name = params.path("name")?;
     let before = ctx.target(&name, "update").await?;
-    settings::no_key(params)?;
     if before.kind != kind {
         return Err(bad("name", format!("it is a target of kind {}", before.kind)));
     }
     let mut target = before.clone();
     common(&mut target, params)?;
+    target.protection = keys::chosen(ctx, params, KEY, before.protection.as_ref()).await?;
     if let Some(to) = params.opt_path("new-name")? {
         ctx.require(TARGETS, to.as_str(), "create")?;
         target.name = to;
@@ -290,7 +293,7 @@ pub async fn update(ctx: &Ctx<'_>, kind: &str, params: &Params) -> Answer {
     Ok(answer)
 }
 
-/// Writes a changed target: under its new name every version is wrapped anew, and changed parameters are a new version.
+/// Writes a changed target: under its new name or key every version is wrapped or sealed anew, and changed parameters are a new version.
 async fn save(
     ctx: &Ctx<'_>,
     before: &Target,
@@ -298,12 +301,12 @@ async fn save(
     (kept, wanted): (&TargetParams, &TargetParams),
 ) -> Result<(), ApiError> {
     let mut moved = Vec::new();
-    if target.name != before.name {
+    if target.name != before.name || target.protection != before.protection {
         let mut tx = ctx.app.store.read().await?;
         let versions = targets::list_versions(&mut tx, ctx.id(), before.id).await?;
         drop(tx);
         for version in versions {
-            let sealed = ctx.app.vault.move_target(ctx.account(), before, &target.name, &version).await?;
+            let sealed = ctx.app.vault.move_target(ctx.account(), (before, target), &version).await?;
             moved.push((version.version, sealed));
         }
     }
@@ -366,8 +369,15 @@ async fn shown(ctx: &Ctx<'_>, target: &Target, with_versions: bool) -> Answer {
         None => None,
     };
     let versions = if with_versions { Some(targets::list_versions(&mut tx, ctx.id(), target.id).await?) } else { None };
+    let sealing = sealing(ctx, &mut tx, target).await?;
     let permissions = ctx.capabilities(TARGETS, target.name.as_str());
-    Ok(shape::target(target, parent.as_ref(), permissions, versions.as_deref()))
+    Ok(shape::target(target, parent.as_ref(), permissions, versions.as_deref(), &sealing))
+}
+
+/// What a target is sealed with, as it is shown.
+async fn sealing(ctx: &Ctx<'_>, tx: &mut Tx, target: &Target) -> Result<Sealing, ApiError> {
+    let key = keys::name_of(ctx, tx, target.protection.as_ref()).await?;
+    Ok(Sealing { key, presence: ctx.app.vault.presence(target.protection.as_ref()) })
 }
 
 /// Shows a target with its secrets.
@@ -437,7 +447,8 @@ pub async fn list(ctx: &Ctx<'_>, params: &Params) -> Answer {
             Some(parent) => Some(targets::load(&mut tx, ctx.id(), parent).await?),
             None => None,
         };
-        shown.push(shape::target(target, parent.as_ref(), permissions, None));
+        let sealing = sealing(ctx, &mut tx, target).await?;
+        shown.push(shape::target(target, parent.as_ref(), permissions, None, &sealing));
     }
     Ok(json!({"targets": shown, "next_page": next}))
 }
@@ -501,6 +512,9 @@ pub async fn trust(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let by_hand = without_given_key(ctx, &before, &secret).await?;
     let mut tx = ctx.app.store.begin().await?;
     let mut target = targets::lock(&mut tx, ctx.id(), before.id).await?;
+    if by_hand.is_some() && (target.name != before.name || target.protection != before.protection) {
+        return Err(ApiError::Conflict("the target was changed by somebody else; try again".to_owned()));
+    }
     target.pinned.retain(|old| !accepted.iter().any(|new| new.address == old.address));
     target.pinned.extend(accepted.iter().cloned());
     target.halted.clear();

@@ -20,7 +20,8 @@ use volvelle_gateway::run::{SystemClock, first_account};
 use volvelle_gateway::server::{Limits, serve};
 use volvelle_gateway::trail;
 use volvelle_holder::daemon::{self, HolderConfig};
-use volvelle_holder::{Quorum, local};
+use volvelle_holder::quorum::QuorumConfig;
+use volvelle_holder::{CustomerFragments, Quorum, local};
 use volvelle_rotation::{Engine, Parts, Settings, Vault};
 use volvelle_store::Store;
 
@@ -48,9 +49,10 @@ pub struct World {
     /// The administrator of the operator's account.
     pub admin: Person,
     pub address: SocketAddr,
+    pub quorum: QuorumConfig,
     clock: Arc<Moved>,
     stop: CancellationToken,
-    _folder: TempDir,
+    folder: Arc<TempDir>,
 }
 
 impl Drop for World {
@@ -59,8 +61,39 @@ impl Drop for World {
     }
 }
 
+/// A gateway over a store that may have others.
+fn put_together(store: &Store, quorum: &QuorumConfig, fragments: CustomerFragments, clock: &Arc<Moved>) -> Arc<App> {
+    let registry = volvelle_connectors::registry();
+    let known = registry.clone();
+    let parts = Parts {
+        store: store.clone(),
+        vault: Vault::new(Quorum::with_customer(quorum, fragments).expect("a quorum")),
+        connectors: Arc::new(move |kind| known.get(kind)),
+        clock: Arc::clone(clock) as Arc<dyn Clock>,
+        entropy: Arc::new(OsEntropy),
+        name: "test".to_owned(),
+        settings: Settings::default(),
+    };
+    let metrics = PrometheusBuilder::new().build_recorder().handle();
+    Arc::new(App::new(Engine::new(parts), registry, trail::start(store.clone()), metrics))
+}
+
+/// Serves a gateway; gives the address.
+async fn front(app: &Arc<App>, stop: &CancellationToken) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let console = Arc::new(Console::new(Arc::clone(app)));
+    tokio::spawn(serve(listener, None, Limits::default(), console, stop.clone()));
+    address
+}
+
 impl World {
     pub async fn start() -> Self {
+        Self::start_with(CustomerFragments::default()).await
+    }
+
+    /// The same with fragments of the customer's.
+    pub async fn start_with(fragments: CustomerFragments) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let stop = CancellationToken::new();
         let setup = local::prepare(&folder.path().join("holders"), 3, 2).expect("holders");
@@ -72,19 +105,7 @@ impl World {
         let url = format!("sqlite://{}", folder.path().join("v.db").display());
         let store = Store::open(&url).await.expect("a store");
         let clock = Arc::new(Moved(AtomicI64::new(SystemClock.now().0)));
-        let registry = volvelle_connectors::registry();
-        let known = registry.clone();
-        let parts = Parts {
-            store: store.clone(),
-            vault: Vault::new(Quorum::new(&setup.quorum).expect("a quorum")),
-            connectors: Arc::new(move |kind| known.get(kind)),
-            clock: Arc::clone(&clock) as Arc<dyn Clock>,
-            entropy: Arc::new(OsEntropy),
-            name: "test".to_owned(),
-            settings: Settings::default(),
-        };
-        let metrics = PrometheusBuilder::new().build_recorder().handle();
-        let app = Arc::new(App::new(Engine::new(parts), registry, trail::start(store.clone()), metrics));
+        let app = put_together(&store, &setup.quorum, fragments, &clock);
         let admin =
             Person { id: "p-operator0001".to_owned(), key: "the operator's key".to_owned(), token: String::new() };
         let until = Instant::now() + Duration::from_secs(60);
@@ -93,13 +114,28 @@ impl World {
             assert!(Instant::now() < until, "the first account is made: {error:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("bound");
-        let console = Arc::new(Console::new(Arc::clone(&app)));
-        tokio::spawn(serve(listener, None, Limits::default(), console, stop.clone()));
-        let mut world = Self { app, store, admin, address, clock, stop, _folder: folder };
+        let address = front(&app, &stop).await;
+        let (quorum, folder) = (setup.quorum, Arc::new(folder));
+        let mut world = Self { app, store, admin, address, quorum, clock, stop, folder };
         world.admin.token = world.token(&world.admin.id, &world.admin.key).await;
         world
+    }
+
+    /// Another gateway with the same holders, database and clock, and with other fragments of the customer's.
+    pub async fn beside(&self, fragments: CustomerFragments) -> Self {
+        let stop = self.stop.child_token();
+        let app = put_together(&self.store, &self.quorum, fragments, &self.clock);
+        let address = front(&app, &stop).await;
+        Self {
+            app,
+            store: self.store.clone(),
+            admin: self.admin.clone(),
+            address,
+            quorum: self.quorum.clone(),
+            clock: Arc::clone(&self.clock),
+            stop,
+            folder: Arc::clone(&self.folder),
+        }
     }
 
     /// Lets time pass.

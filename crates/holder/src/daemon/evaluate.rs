@@ -44,6 +44,7 @@ impl Holder {
             let Behind::Unknown(why) = behind else { bail!("nobody is behind it") };
             return Ok(Outcome::Unauthorized(why));
         }
+        self.used(&(request.realm, request.key_id), request.operation)?;
         let (refused, lines) = self.judge(gateway, &request, &behind)?;
         ensure!(
             refused.iter().any(|refused| *refused != Some(Answer::Bad)),

@@ -68,6 +68,7 @@ impl Holder {
     pub(super) fn round1(&self, name: KeyName, session: String) -> Result<Response> {
         let active = self.key(&name)?.is_some_and(|key| key.newest().is_some());
         ensure!(!active, "this key exists already");
+        ensure!(!self.folder.was_destroyed(&name), "this key was destroyed; take another id");
         let n = u8::try_from(self.roster.holders.len())?;
         let (first, package) = dkg::round1(self.config.index, n, self.roster.threshold)?;
         self.begin(session, name, Purpose::NewKey, First::NewKey(first))?;
@@ -78,8 +79,9 @@ impl Holder {
         let key = self.key(&name)?.context("this key is not known here")?;
         // Whether the outcome could be stored is known before anything is computed.
         key.epochs()?.prepare(base, epoch, [0; 32])?;
+        let slot = key.slots.get(&base).with_context(|| format!("epoch {base} is not held here"))?;
         let n = u8::try_from(self.roster.holders.len())?;
-        let (first, package) = refresh::round1(self.config.index, n, self.roster.threshold)?;
+        let (first, package) = refresh::round1(self.config.index, n, slot.info.threshold()?)?;
         self.begin(session, name, Purpose::Refresh { base, epoch }, First::Refresh(first))?;
         Ok(Response::Package(hex::encode(package)))
     }
@@ -169,7 +171,7 @@ impl Holder {
                 let (from, to) = (base.to_be_bytes(), epoch.to_be_bytes());
                 let context = self.context(&name, &[&from, &to, &slot.info.transcript()?]);
                 let publics = slot.info.shares_for(&self.roster)?;
-                let members = refresh::Members { threshold: self.roster.threshold, publics: &publics };
+                let members = refresh::Members { threshold: slot.info.threshold()?, publics: &publics };
                 let outcome = refresh::round3((second, index), &received, &slot.share, &members, &context)?;
                 key.epochs()?.prepare(*base, *epoch, outcome.transcript)?;
                 let info = info(&outcome, *epoch);

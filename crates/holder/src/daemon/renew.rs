@@ -23,7 +23,8 @@ impl Holder {
             transcript: slot.info.transcript.clone(),
             certified: slot.info.active,
         });
-        Ok(Response::Epochs { held: held.collect(), since: key.as_ref().map_or(0, |key| key.since) })
+        let since = key.as_ref().map_or(0, |key| key.since);
+        Ok(Response::Epochs { held: held.collect(), since, ends: self.ends(name) })
     }
 
     pub(super) fn confirm(&self, name: &KeyName, epoch: u32) -> Result<Response> {
@@ -68,7 +69,7 @@ pub(crate) fn certificate(
 ) -> Result<Certificate> {
     let transcript: Transcript = info.transcript()?;
     let members: BTreeSet<u8> = info.publics.keys().copied().collect();
-    ensure!(members.len() >= usize::from(roster.threshold), "the key was made by too few holders");
+    ensure!(members.len() >= usize::from(roster.least_threshold()), "the key was made by too few holders");
     let mut confirmed = BTreeMap::new();
     for index in &members {
         let signature = signatures.get(index).with_context(|| format!("holder {index} did not sign"))?;

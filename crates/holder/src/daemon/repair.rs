@@ -49,7 +49,8 @@ impl Holder {
         let mut distinct = plan.helpers.clone();
         distinct.sort_unstable();
         distinct.dedup();
-        let enough = distinct.len() == plan.helpers.len() && distinct.len() == usize::from(self.roster.threshold);
+        let enough =
+            distinct.len() == plan.helpers.len() && distinct.len() >= usize::from(self.roster.least_threshold());
         ensure!(enough && distinct.iter().all(known), "a repair needs {} helpers", self.roster.threshold);
         ensure!(known(&plan.lost) && !distinct.contains(&plan.lost), "the holder in need must be another one");
         let mine = self.config.index == plan.lost || distinct.contains(&self.config.index);
@@ -76,7 +77,9 @@ impl Holder {
             let key = self.key(&state.name)?.context("this key is not known here")?;
             let slot = key.slots.get(&state.epoch).filter(|slot| slot.info.active);
             let slot = slot.with_context(|| format!("epoch {} is not in use here", state.epoch))?;
-            let group = publics::group(&slot.info.shares()?, self.roster.threshold)?;
+            let threshold = slot.info.threshold()?;
+            ensure!(state.helpers.len() == usize::from(threshold), "a repair of this key needs {threshold} helpers");
+            let group = publics::group(&slot.info.shares()?, threshold)?;
             let mut parts = repair::split((&slot.share, own), &state.helpers, state.lost, &group)?;
             if let Some(part) = parts.remove(&own) {
                 state.received.insert(own, part);
@@ -101,7 +104,12 @@ impl Holder {
         ensure!(state.lost == self.config.index, "this holder is not the one in need");
         ensure!(info.epoch == state.epoch, "the certificate is that of another epoch");
         certificate(&self.roster, &state.name, &info, &info.signatures)?;
-        publics::group(&info.shares()?, self.roster.threshold)?;
+        let threshold = info.threshold()?;
+        ensure!(
+            self.roster.knows_threshold(threshold),
+            "the roster allows no key of which {threshold} holders are needed"
+        );
+        publics::group(&info.shares()?, threshold)?;
         let publics = info.shares_for(&self.roster)?;
         let expected = publics.get(&self.config.index).context("the key has no share of this holder")?;
         let share = repair::restore(&state.parts()?, expected)?;

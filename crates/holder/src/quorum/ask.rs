@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
-use volvelle_fragments::{Kek, Partial, Proof, Weights, proof};
+use volvelle_fragments::{Combined, Partial, Proof, Weights, proof};
 
 use super::epochs::View;
 use super::{KeyName, PATIENCE, Peer, Quorum, QuorumError, Refusal};
@@ -71,20 +71,31 @@ struct Race<'a> {
     asked: Vec<(&'a Arc<Peer>, Instant)>,
 }
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Deleted => "this version was deleted",
+            Self::Policy => "its policy forbids it",
+            Self::Budget => "its budget is used up",
+            Self::Authorization => "no client's authorization",
+        })
+    }
+}
+
 impl Quorum {
-    /// The keys of these inputs, believed without proof; a record's commitment tells whether they are right.
-    pub(super) async fn derive(&self, op: Operation, key: KeyName, xs: &[&[u8]]) -> Result<Vec<Kek>, QuorumError> {
-        combine(xs, &self.evaluate(op, key, xs, Proving::Optimistic).await?)
+    /// The holders' legs of these inputs, believed without proof; a record's commitment tells whether they are right.
+    pub(super) async fn derive(&self, op: Operation, key: KeyName, xs: &[&[u8]]) -> Result<Vec<Combined>, QuorumError> {
+        combine(&self.evaluate(op, key, xs, Proving::Optimistic).await?)
     }
 
-    /// The keys of these inputs, from answers whose proofs hold.
+    /// The holders' legs of these inputs, from answers whose proofs hold.
     pub(super) async fn derive_proved(
         &self,
         op: Operation,
         key: KeyName,
         xs: &[&[u8]],
-    ) -> Result<Vec<Kek>, QuorumError> {
-        combine(xs, &self.evaluate(op, key, xs, Proving::Proved).await?)
+    ) -> Result<Vec<Combined>, QuorumError> {
+        combine(&self.evaluate(op, key, xs, Proving::Proved).await?)
     }
 
     pub(super) fn message(
@@ -175,7 +186,7 @@ impl Quorum {
 
 impl<'a> Race<'a> {
     async fn run(mut self) -> Result<Answers, End> {
-        let needed = usize::from(self.quorum.0.roster.threshold);
+        let needed = usize::from(self.view.threshold);
         let order = self.quorum.order();
         let delay = delay(&order[..needed.min(order.len())], self.xs.len());
         let mut waiting = order.into_iter();
@@ -300,7 +311,7 @@ impl<'a> Race<'a> {
                 self.complaints.push(format!("{known} it answered wrongly of late and is left out"));
             }
         }
-        let (needed, reachable) = (self.quorum.0.roster.threshold, self.answers.len());
+        let (needed, reachable) = (self.view.threshold, self.answers.len());
         let detail = self.complaints.join("; ");
         match self.refusals.first() {
             // Those that are down would not have helped, or may refuse as well.
@@ -312,29 +323,17 @@ impl<'a> Race<'a> {
     }
 }
 
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Deleted => "this version was deleted",
-            Self::Policy => "its policy forbids it",
-            Self::Budget => "its budget is used up",
-            Self::Authorization => "no client's authorization",
-        })
-    }
-}
-
 fn delay(asked: &[&Arc<Peer>], inputs: usize) -> Duration {
     let median = asked.iter().map(|peer| peer.median_us.load(Ordering::Relaxed)).max().unwrap_or(0);
     let usual = Duration::from_micros(u64::from(median) * 3).clamp(HEDGE.0, HEDGE.1);
     usual + PER_INPUT * u32::try_from(inputs.saturating_sub(1)).unwrap_or(u32::MAX)
 }
 
-fn combine(xs: &[&[u8]], answers: &Answers) -> Result<Vec<Kek>, QuorumError> {
-    let combined = match answers.partials.as_slice() {
+fn combine(answers: &Answers) -> Result<Vec<Combined>, QuorumError> {
+    Ok(match answers.partials.as_slice() {
         [only] => vec![answers.weights.combine(only)?],
         many => answers.weights.combine_all(many)?,
-    };
-    Ok(xs.iter().zip(&combined).map(|(x, y)| Kek::derive(x, y, None)).collect::<Result<_, _>>()?)
+    })
 }
 
 /// A holder's answers for `xs`, in the epoch of the view. An encoding that no evaluation has is a lie too.

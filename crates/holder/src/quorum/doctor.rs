@@ -11,6 +11,9 @@ use crate::state::now;
 /// Clocks may differ by so many seconds.
 const SKEW: u64 = 30;
 
+/// Seconds after a refresh by which a backup should be made.
+const BACKUP_AFTER: u64 = 24 * 3600;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -45,6 +48,7 @@ impl Quorum {
         let statuses = self.status().await;
         let mut findings = self.of_roster().await;
         findings.extend(statuses.iter().filter_map(of_state));
+        findings.extend(statuses.iter().filter_map(of_backup));
         findings.extend(self.of_epochs(&statuses));
         for status in &statuses {
             if let Some(skew) = status.clock_skew.filter(|skew| *skew > SKEW) {
@@ -63,6 +67,14 @@ impl Quorum {
             let hint = "take more holders or a lower threshold: n should be at least 2t-1";
             findings.push(Finding::new(Severity::Warning, "threshold", message, hint));
         }
+        if !self.0.roster.former_thresholds.is_empty() {
+            let former: Vec<String> = self.0.roster.former_thresholds.iter().map(u8::to_string).collect();
+            let message = format!("keys of which {} holders are needed, and not {t}, are allowed", former.join(" or "));
+            let hint =
+                "`volvelle fragments rekey`, then --retire; when they are gone, `change-roster --forget-threshold`";
+            findings.push(Finding::new(Severity::Warning, "former-threshold", message, hint));
+        }
+        findings.extend(self.of_administrators());
         let resolved = self.0.roster.holders.iter().map(|member| async move {
             let addresses = tokio::net::lookup_host(&member.address).await;
             (member.index, addresses.map(|list| list.map(|address| address.ip()).collect()).unwrap_or_default())
@@ -76,11 +88,35 @@ impl Quorum {
         }
         for (address, holders) in by_address.iter().filter(|(_, holders)| holders.len() > 1) {
             let names: Vec<String> = holders.iter().map(u8::to_string).collect();
-            let message = format!("holders {} are on one host, {address}", names.join(", "));
+            let message = format!("holders {} are on one host, {address}, or behind one", names.join(", "));
             let hint = "whoever takes that host has their fragments: give each holder a machine and an administrator";
             findings.push(Finding::new(Severity::Warning, "one-host", message, hint));
         }
         findings
+    }
+
+    /// Who may change the roster, and whose holders are whose.
+    fn of_administrators(&self) -> Vec<Finding> {
+        let roster = &self.0.roster;
+        if !roster.is_signed() {
+            let message =
+                "the roster is not signed: whoever writes it on enough machines decides who takes part".to_owned();
+            let hint = "give each holder an administrator: docs/operate/holders.md";
+            return vec![Finding::new(Severity::Warning, "unsigned-roster", message, hint)];
+        }
+        let mut by_key: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for member in &roster.holders {
+            let key = member.administrator.as_deref().unwrap_or_default();
+            by_key.entry(key).or_default().push(member.index.to_string());
+        }
+        let shared = by_key.into_values().filter(|holders| holders.len() > 1);
+        shared
+            .map(|holders| {
+                let message = format!("holders {} have one administrator", holders.join(", "));
+                let hint = "he can read and stop all of them: give each holder an administrator of its own";
+                Finding::new(Severity::Warning, "one-administrator", message, hint)
+            })
+            .collect()
     }
 
     fn of_epochs(&self, statuses: &[HolderStatus]) -> Vec<Finding> {
@@ -111,6 +147,20 @@ impl Quorum {
         }
         findings
     }
+}
+
+/// A backup from before the last refresh helps only together with another one of the same age.
+fn of_backup(status: &HolderStatus) -> Option<Finding> {
+    status.round_trip?;
+    let message = match (status.backup_at, status.refreshed_at) {
+        (None, _) => format!("of holder {} no backup is known", status.index),
+        (Some(made), Some(refreshed)) if refreshed > made + BACKUP_AFTER => {
+            format!("the backup of holder {} is from before its last refresh", status.index)
+        }
+        _ => return None,
+    };
+    let hint = "make one on its machine and touch backup.made there: docs/operate/holders.md";
+    Some(Finding::new(Severity::Warning, "backup", message, hint))
 }
 
 fn of_state(status: &HolderStatus) -> Option<Finding> {

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use anyhow::ensure;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use volvelle_fragments::{PublicShare, publics};
@@ -25,6 +26,8 @@ const PAGES: usize = 2_000;
 pub(super) struct View {
     pub(super) epoch: u32,
     pub(super) publics: Publics,
+    /// Holders needed for an answer.
+    pub(super) threshold: u8,
     group: PublicShare,
 }
 
@@ -60,8 +63,13 @@ impl Quorum {
     /// A key as a holder tells it, if every holder signed it.
     fn check(&self, key: &KeyName, info: &KeyInfo) -> anyhow::Result<View> {
         certificate(&self.0.roster, key, info, &info.signatures)?;
-        let group = publics::group(&info.shares()?, self.0.roster.threshold)?;
-        Ok(View { epoch: info.epoch, publics: info.shares_for(&self.0.roster)?, group })
+        let threshold = info.threshold()?;
+        ensure!(
+            self.0.roster.knows_threshold(threshold),
+            "the roster allows no key of which {threshold} holders are needed"
+        );
+        let group = publics::group(&info.shares()?, threshold)?;
+        Ok(View { epoch: info.epoch, publics: info.shares_for(&self.0.roster)?, threshold, group })
     }
 
     /// The key as a holder's refusal shows it to be by now; `None` if that is nothing newer, or not believed.

@@ -27,6 +27,8 @@ const BEAT: Duration = Duration::from_secs(5);
 const BEATS_PER_PROBE: u64 = 12;
 /// Every so many beats it is looked whether a refresh is due.
 const BEATS_PER_HOUR: u64 = 720;
+/// Beats after a refresh that broke off, before another one is tried: a day.
+const BEATS_AFTER_BREAKING: u64 = 24 * BEATS_PER_HOUR;
 /// First and longest pause between probes of a holder that failed.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -35,11 +37,19 @@ impl Quorum {
     /// is), and to evaluate with it and prove it.
     pub async fn status(&self) -> Vec<HolderStatus> {
         let used = *lock(&self.0.last_used);
-        let key = match used {
+        let mut key = match used {
             Some(key) => Some(key),
             None => self.first_key().await,
         };
         let mut statuses = join_all(self.0.peers.iter().map(|peer| self.examine(peer, key))).await;
+        if used.is_some() && statuses.iter().all(|status| matches!(status.state, "lost" | "down")) {
+            // Perhaps it was retired and destroyed since; whatever there is now will do.
+            *lock(&self.0.last_used) = None;
+            if let Some(first) = self.first_key().await.filter(|first| Some(*first) != used) {
+                key = Some(first);
+                statuses = join_all(self.0.peers.iter().map(|peer| self.examine(peer, key))).await;
+            }
+        }
         let newest = statuses.iter().filter_map(|status| status.epoch).max();
         for (status, peer) in statuses.iter_mut().zip(&self.0.peers) {
             if status.state == "up" && status.epoch < newest && newest.is_some() {
@@ -62,9 +72,10 @@ impl Quorum {
         let mut status = HolderStatus::unknown(peer.index);
         let begun = Instant::now();
         let outcome = match peer.link.ask(&Request::Health {}, PATIENCE).await {
-            Ok(Response::Health { index, software, suites, clock, tombstones }) if index == peer.index => {
+            Ok(Response::Health { index, software, suites, clock, backup, tombstones }) if index == peer.index => {
                 status.round_trip = Some(begun.elapsed());
                 status.clock_skew = Some(now().abs_diff(clock));
+                status.backup_at = backup;
                 status.tombstones = Some(tombstones);
                 (status.software, status.suites) = (Some(software), suites);
                 match key {
@@ -93,7 +104,7 @@ impl Quorum {
     async fn examine_key(&self, peer: &Peer, key: KeyName, status: &mut HolderStatus) -> Result<(), String> {
         let (realm, key_id) = (hex::encode(key.0), key.1);
         let answer = peer.link.ask(&Request::Epochs { realm, key_id }, PATIENCE).await;
-        let Response::Epochs { held, since } = answer.map_err(|failure| failure.to_string())? else {
+        let Response::Epochs { held, since, .. } = answer.map_err(|failure| failure.to_string())? else {
             return Err("an answer to another question".to_owned());
         };
         status.epoch = held.iter().filter(|held| held.certified).map(|held| held.epoch).max();
@@ -185,14 +196,14 @@ async fn until_it_answers(peer: Weak<Peer>) {
 
 /// Wipes cached keys whose time is over, probes each holder once a minute, and refreshes fragments when it is time.
 async fn keep_up(inner: Weak<Inner>) {
-    let mut beat = 0_u64;
+    let (mut beat, mut rest_until) = (0_u64, 0);
     loop {
         tokio::time::sleep(BEAT).await;
         let Some(quorum) = inner.upgrade().map(Quorum) else { return };
         quorum.0.cache.sweep();
         beat += 1;
-        if beat.is_multiple_of(BEATS_PER_HOUR) {
-            quorum.refresh_in_time().await;
+        if beat.is_multiple_of(BEATS_PER_HOUR) && beat >= rest_until && !quorum.refresh_in_time().await {
+            rest_until = beat + BEATS_AFTER_BREAKING;
         }
         if !beat.is_multiple_of(BEATS_PER_PROBE) {
             continue;

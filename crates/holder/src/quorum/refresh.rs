@@ -17,6 +17,8 @@ use crate::wire::{Request, Response};
 
 /// Steps of one key's refresh, at most.
 const STEPS: usize = 4;
+/// Attempts of these: each that breaks off leaves something at holders until another one succeeds.
+const ATTEMPTS: usize = 2;
 /// Before what broke off is begun anew.
 const PAUSE: Duration = Duration::from_millis(800);
 /// Gateways begin at different times within so many seconds, so that one of them usually does it all.
@@ -66,22 +68,32 @@ impl Quorum {
     }
 
     /// What the background work does: refreshes what is older than configured.
-    pub(super) async fn refresh_in_time(&self) {
+    /// Whether nothing broke off, so that it may be tried again soon.
+    pub(super) async fn refresh_in_time(&self) -> bool {
         if self.0.refresh_hours == 0 {
-            return;
+            return true;
         }
         let due = self.0.refresh_hours * 3600 + self.0.requests.0 % SPREAD;
         match self.refresh_older_than(due).await {
-            Ok(done) if done == Refreshed::default() => {}
-            Ok(done) => tracing::info!(keys = done.keys, failed = done.failed.len(), "fragments are refreshed"),
-            Err(error) => tracing::warn!(%error, "fragments are due to be refreshed and cannot be"),
+            Ok(done) if done == Refreshed::default() => true,
+            Ok(done) => {
+                tracing::info!(keys = done.keys, failed = done.failed.len(), "fragments are refreshed");
+                done.failed.is_empty()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "fragments are due to be refreshed and cannot be");
+                true
+            }
         }
     }
 
     /// The new epoch; `None` if the key is younger than that, or was never used.
     async fn refresh_key(&self, key: KeyName, older_than: u64) -> Result<Option<u32>, QuorumError> {
-        let mut broken = None;
+        let (mut broken, mut attempts) = (None, 0);
         for _ in 0..STEPS {
+            if attempts == ATTEMPTS {
+                break;
+            }
             if broken.is_some() {
                 tokio::time::sleep(PAUSE).await;
             }
@@ -113,6 +125,7 @@ impl Quorum {
                         // Another coordinator was first, or a holder was away for a moment: what is to be done now is asked anew.
                         Err(error) => {
                             broken = Some(as_refresh(error));
+                            attempts += 1;
                             continue;
                         }
                     }
@@ -132,7 +145,7 @@ impl Quorum {
         let request = |_| Request::Epochs { realm: hex::encode(key.0), key_id: key.1 };
         let (mut known, mut newest) = (BTreeMap::new(), 0);
         for (index, answer) in self.ask_for_refresh(request).await? {
-            let Response::Epochs { held, since } = answer else { continue };
+            let Response::Epochs { held, since, .. } = answer else { continue };
             let mut epochs = Vec::with_capacity(held.len());
             for held in held {
                 let transcript = hex::decode(&held.transcript).ok().and_then(|bytes| bytes.try_into().ok());

@@ -40,7 +40,7 @@ impl Quorum {
                 others.push(other.index);
             }
         }
-        let needed = self.0.roster.threshold;
+        let needed = self.0.roster.least_threshold();
         if others.len() < usize::from(needed) {
             let detail = format!("a repair needs {needed} helpers besides holder {lost}");
             return Err(QuorumError::TooFewHolders { needed, reachable: others.len(), detail });
@@ -68,7 +68,7 @@ impl Quorum {
         // A key that was never activated is nothing to repair.
         let Some(info) = self.newest(key, others).await? else { return Ok(false) };
         // The view must not be older than what the helpers hold.
-        let _ = self.view(key).await?;
+        let threshold = self.view(key).await?.threshold;
         if self.probe(lost, key).await.is_ok() {
             return Ok(false);
         }
@@ -79,7 +79,7 @@ impl Quorum {
             }
         }
         let mut why = "too few holders have the newest fragment".to_owned();
-        for chosen in choices(&helpers, usize::from(self.0.roster.threshold)).into_iter().take(ATTEMPTS) {
+        for chosen in choices(&helpers, usize::from(threshold)).into_iter().take(ATTEMPTS) {
             match self.attempt(key, (lost.index, &chosen), &info).await {
                 Ok(()) => {
                     let probed = self.probe(lost, key).await;

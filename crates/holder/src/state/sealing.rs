@@ -1,7 +1,7 @@
 //! Keys that seal what lies on the disk: the holder's own, and one for each fragment.
 //!
-//! The holder's own lies beside the fragments (`seal.key`), or there sealed under a passphrase or a key that comes from elsewhere
-//! (`seal.sealed`), such as a credential of systemd. What must stay true: it is never on the disk unsealed once it was sealed.
+//! The holder's own lies beside the fragments (`seal.key`), or there sealed under a passphrase, a key that comes from elsewhere,
+//! such as a credential of systemd, or a key in a PKCS#11 token (`seal.sealed`). What must stay true: it is never on the disk unsealed once it was sealed.
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::roster::{read_private, write_durably};
+use crate::token::TokenKey;
 
 const NONCE: usize = 12;
 
@@ -20,8 +21,10 @@ const PASSES: u32 = 3;
 /// Shortest passphrase.
 const SHORTEST: usize = 12;
 const OWN_KEY: &[u8] = b"FDK-own-key-v1";
+/// What a token's key is asked about, before a salt.
+const TOKEN_KEY: &[u8] = b"FDK-holder-seal-v1";
 
-/// What opens the key that seals the fragments: one of a file with 32 bytes and a file with a passphrase.
+/// What opens the key that seals the fragments: one of a file with 32 bytes, a file with a passphrase, and a key in a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Unlock {
@@ -31,6 +34,9 @@ pub struct Unlock {
     /// A file with a passphrase.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passphrase_file: Option<PathBuf>,
+    /// A key in a PKCS#11 token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pkcs11: Option<TokenKey>,
     /// Memory that deriving a key from the passphrase takes, in MiB; used when the key is sealed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
@@ -42,6 +48,9 @@ struct SealedKey {
     version: u8,
     /// Of Argon2id, if a passphrase opens it.
     argon2id: Option<Derivation>,
+    /// The salt that the token's key was asked about, if a token opens it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pkcs11: Option<String>,
     sealed: String,
 }
 
@@ -56,10 +65,9 @@ impl Derivation {
     fn fresh(memory_mib: Option<u32>) -> Result<Self> {
         let memory_mib = memory_mib.unwrap_or(MEMORY_MIB.0);
         ensure!(memory_mib >= MEMORY_MIB.1, "memory-mib must be at least {}", MEMORY_MIB.1);
-        let mut salt = [0; 16];
-        getrandom::fill(&mut salt).map_err(|_| anyhow!("the system gives no randomness"))?;
+        let salt = fresh_salt()?;
         let memory_kib = memory_mib.checked_mul(1024).context("memory-mib is too large")?;
-        Ok(Self { memory_kib, passes: PASSES, salt: hex::encode(salt) })
+        Ok(Self { memory_kib, passes: PASSES, salt })
     }
 
     fn key(&self, passphrase: &[u8]) -> Result<SealKey> {
@@ -72,41 +80,94 @@ impl Derivation {
     }
 }
 
+fn fresh_salt() -> Result<String> {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).map_err(|_| anyhow!("the system gives no randomness"))?;
+    Ok(hex::encode(salt))
+}
+
+/// How the key that seals the holder's own is made, beside what is secret.
+#[derive(Clone, Copy)]
+enum Made<'a> {
+    FromFile,
+    FromPassphrase(&'a Derivation),
+    /// By a token, with this salt.
+    ByToken(&'a str),
+}
+
+impl Made<'_> {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::FromFile => "key file",
+            Self::FromPassphrase(_) => "passphrase",
+            Self::ByToken(_) => "token",
+        }
+    }
+}
+
+impl SealedKey {
+    fn made(&self) -> Made<'_> {
+        match (&self.argon2id, &self.pkcs11) {
+            (Some(derivation), _) => Made::FromPassphrase(derivation),
+            (None, Some(salt)) => Made::ByToken(salt),
+            (None, None) => Made::FromFile,
+        }
+    }
+}
+
 impl Unlock {
     /// Relative paths begin at this folder.
     pub(crate) fn beside(mut self, folder: &Path) -> Self {
         for file in [&mut self.key_file, &mut self.passphrase_file].into_iter().flatten() {
             *file = folder.join(&*file);
         }
+        if let Some(token) = &mut self.pkcs11 {
+            token.beside(folder);
+        }
         self
     }
 
+    /// What the configuration names.
+    fn named(&self) -> Result<&'static str> {
+        match (&self.key_file, &self.passphrase_file, &self.pkcs11) {
+            (Some(_), None, None) => Ok("key file"),
+            (None, Some(_), None) => Ok("passphrase"),
+            (None, None, Some(_)) => Ok("token"),
+            _ => bail!("unlock must name a key-file, a passphrase-file or a key in pkcs11, and one of them only"),
+        }
+    }
+
     /// The key that seals the holder's own.
-    fn key(&self, derivation: Option<&Derivation>) -> Result<SealKey> {
-        match (&self.key_file, &self.passphrase_file, derivation) {
-            (Some(file), None, None) => SealKey::of(&read_private(file)?),
-            (None, Some(file), Some(derivation)) => derivation.key(&passphrase(file)?),
-            (Some(_), None, Some(_)) => bail!("seal.sealed is opened by a passphrase, and unlock names a key-file"),
-            (None, Some(_), None) => bail!("seal.sealed is opened by a key file, and unlock names a passphrase-file"),
-            _ => bail!("unlock must name a key-file or a passphrase-file, and one of them only"),
+    fn key(&self, made: Made<'_>) -> Result<SealKey> {
+        let (named, word) = (self.named()?, made.word());
+        match (made, &self.key_file, &self.passphrase_file, &self.pkcs11) {
+            (Made::FromFile, Some(file), ..) => SealKey::of(&read_private(file)?),
+            (Made::FromPassphrase(derivation), _, Some(file), _) => derivation.key(&passphrase(file)?),
+            (Made::ByToken(salt), .., Some(token)) => {
+                let asked = [TOKEN_KEY, &hex::decode(salt)?].concat();
+                Ok(SealKey(token.mac(&asked).context("the token that seals the fragments cannot be used")?))
+            }
+            _ => bail!("seal.sealed is opened by a {word}, and unlock names a {named}"),
         }
     }
 
     fn seal(&self, own: &SealKey) -> Result<SealedKey> {
-        let derivation = match self.passphrase_file {
-            Some(_) => Some(Derivation::fresh(self.memory_mib)?),
-            None => None,
-        };
-        let sealed = hex::encode(self.key(derivation.as_ref())?.seal(OWN_KEY, &**own)?);
-        Ok(SealedKey { version: 1, argon2id: derivation, sealed })
+        let mut sealed = SealedKey { version: 1, argon2id: None, pkcs11: None, sealed: String::new() };
+        match self.named()? {
+            "passphrase" => sealed.argon2id = Some(Derivation::fresh(self.memory_mib)?),
+            "token" => sealed.pkcs11 = Some(fresh_salt()?),
+            _ => {}
+        }
+        sealed.sealed = hex::encode(self.key(sealed.made())?.seal(OWN_KEY, &**own)?);
+        Ok(sealed)
     }
 
     fn open(&self, file: &Path) -> Result<SealKey> {
         let sealed: SealedKey = serde_json::from_slice(&read_private(file)?)?;
         ensure!(sealed.version == 1, "{} was written by a newer holder", file.display());
-        let key = self.key(sealed.argon2id.as_ref())?;
+        let word = sealed.made().word();
+        let key = self.key(sealed.made())?;
         let opened = key.open_sealed(OWN_KEY, &hex::decode(&sealed.sealed)?);
-        let word = if sealed.argon2id.is_some() { "passphrase" } else { "key file" };
         SealKey::of(&opened.map_err(|_| anyhow!("the {word} does not open {}", file.display()))?)
     }
 }

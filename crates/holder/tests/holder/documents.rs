@@ -14,7 +14,7 @@ use volvelle_holder::roster::IdentityFiles;
 
 use crate::{REALM, place, until_up};
 
-const MACHINES: [&str; 4] = ["holder-1", "holder-2", "holder-3", "gateway"];
+const MACHINES: [&str; 7] = ["holder-1", "holder-2", "holder-3", "gateway", "admin-1", "admin-2", "admin-3"];
 
 /// Starts what the unit says, with the paths of this machine and the credential as systemd would show it; the process ends with
 /// the file `stop`.
@@ -59,7 +59,7 @@ impl Drop for Machines {
 }
 
 impl Machines {
-    /// Four folders with what an operator finds in the repository, and the script that plays systemd.
+    /// Folders with what an operator finds in the repository, and the script that plays systemd.
     fn new(root: &Path) -> Self {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("a folder");
         for machine in MACHINES {
@@ -75,8 +75,10 @@ impl Machines {
             fs::write(&script, SYSTEMCTL).expect("writes");
             fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("sets the mode");
         }
-        let program = root.join("gateway/bin/volvelle-holder");
-        fs::copy(env!("CARGO_BIN_EXE_volvelle-holder"), program).expect("copies");
+        for machine in &MACHINES[3..] {
+            let program = root.join(machine).join("bin/volvelle-holder");
+            fs::copy(env!("CARGO_BIN_EXE_volvelle-holder"), program).expect("copies");
+        }
         let ports: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
         let values = ["ONE", "TWO", "THREE"]
             .iter()
@@ -99,6 +101,7 @@ impl Machines {
             .env("STATE", within("state"))
             .env("KEY", within("credentials/key.der"))
             .env("GATEWAY", within("identity"))
+            .env("ADMIN", within("admin"))
             .env("BIN", within("bin"))
             .env("UNITS", within("units"))
             .output()
@@ -114,10 +117,18 @@ impl Machines {
             if from.exists() {
                 fs::copy(from, self.root.join("gateway").join(&file)).expect("copies");
             }
-            let roster = self.root.join("gateway/roster.toml");
-            if roster.exists() {
-                fs::copy(&roster, self.root.join(format!("holder-{n}/roster.toml"))).expect("copies");
+            let key = self.root.join(format!("admin-{n}/admin-key"));
+            if key.exists() {
+                fs::copy(key, self.root.join(format!("holder-{n}/admin-key"))).expect("copies");
             }
+        }
+        // Whoever changed it last gives it to the others.
+        let written = |file: &PathBuf| fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
+        let rosters = MACHINES.map(|machine| self.root.join(machine).join("roster.toml"));
+        let Some(newest) = rosters.iter().filter(|file| file.exists()).max_by_key(|file| written(file)) else { return };
+        let text = fs::read(newest).expect("reads");
+        for roster in rosters.iter().filter(|roster| *roster != newest) {
+            fs::write(roster, &text).expect("writes");
         }
     }
 }
@@ -151,6 +162,7 @@ async fn the_three_machines_of_the_document_work_as_written() {
                     assert!(text.contains(&format!("${name}")), "{name} is used");
                 }
             }
+            "administrators" => (1..=3).for_each(|n| machines.run(&format!("admin-{n}"), &script)),
             "holders" => (1..=3).for_each(|n| machines.run(&format!("holder-{n}"), &script)),
             machine => machines.run(machine, &script),
         }
@@ -168,5 +180,9 @@ async fn the_three_machines_of_the_document_work_as_written() {
     let record = quorum.seal(&place("/a"), b"v").await.expect("seals");
     assert_eq!(quorum.open(&place("/a"), &record).await.expect("opens").as_slice(), b"v");
     let state = fs::read_dir(folder.path().join("holder-1/state")).expect("lists");
-    assert_eq!(state.count(), 6, "a fragment, its file key, the key that seals them, two of tombstones, and the log");
+    assert_eq!(
+        state.count(),
+        7,
+        "a fragment, its file key, the key that seals them, the log, two files of tombstones, and when a backup was made"
+    );
 }

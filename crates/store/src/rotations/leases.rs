@@ -8,7 +8,7 @@ use volvelle_domain::rotation::State;
 
 use super::{COLUMNS, Rotation, read, text};
 use crate::db::{Value, values};
-use crate::{StoreError, Tx};
+use crate::{StoreError, Tx, keys};
 
 /// PostgreSQL's advisory lock that claims take; any number that nothing else takes.
 const CLAIMS: i64 = 0x766f_6c76_656c_6c65;
@@ -31,7 +31,7 @@ pub enum Lease {
 }
 
 /// Takes leases of at most `limit` rotations that wait, oldest first; on each host of a target at most `per_target` are under way
-/// at a time.
+/// at a time. What needs a customer's fragment other than the ones with these check values is left to other gateways.
 ///
 /// # Errors
 /// The database is not available.
@@ -41,11 +41,12 @@ pub async fn claim(
     now: Micros,
     until: Micros,
     (limit, per_target): (u32, u32),
+    checks: &[String],
 ) -> Result<Vec<Rotation>, StoreError> {
     if tx.locks_rows() {
         tx.execute("SELECT pg_advisory_xact_lock($1)", values![CLAIMS]).await?;
     }
-    let sql = claim_sql(tx.locks_rows());
+    let (sql, fragments) = claim_sql(tx.locks_rows(), checks);
     let mut claimed: Vec<Rotation> = Vec::new();
     // A statement misses a host only if others fill its window, and then it takes one at least.
     for _ in 0..limit {
@@ -55,7 +56,7 @@ pub async fn claim(
         }
         let window = wanted.saturating_mul(WINDOW);
         let arguments = values![now.0, per_target, wanted, window, owner, until.0];
-        let rows = tx.rows(&sql, arguments).await?;
+        let rows = tx.rows(&sql, [arguments, fragments.clone()].concat()).await?;
         if rows.is_empty() {
             break;
         }
@@ -67,11 +68,12 @@ pub async fn claim(
     Ok(claimed)
 }
 
-/// `$1` now, `$2` per host, `$3` how many, `$4` window, `$5` owner, `$6` until. The plus signs keep the planner from walking the
+/// `$1` now, `$2` per host, `$3` how many, `$4` window, `$5` owner, `$6` until, then check values. The plus signs keep the planner from walking the
 /// queue by lease instead of by age.
-pub(crate) fn claim_sql(locks_rows: bool) -> String {
+pub(crate) fn claim_sql(locks_rows: bool, checks: &[String]) -> (String, Vec<Value>) {
+    let (openable, fragments) = keys::openable("rotations", ("item", "target"), checks, 7);
     let skip = if locks_rows { "FOR UPDATE SKIP LOCKED" } else { "" };
-    format!(
+    let sql = format!(
         "WITH busy AS (
              SELECT account, target, host, COUNT(*) AS n FROM rotations WHERE open = 1 AND lease_until > $1
              GROUP BY account, target, host),
@@ -79,6 +81,7 @@ pub(crate) fn claim_sql(locks_rows: bool) -> String {
              SELECT account, id, target, host, not_before FROM rotations
              WHERE open = 1 AND not_before <= $1 AND +lease_until <= $1
              AND (account, target, host) NOT IN (SELECT account, target, host FROM busy WHERE n >= $2)
+             AND {openable}
              ORDER BY not_before, account, id LIMIT $4 {skip}),
          ranked AS (
              SELECT account, id, not_before, COALESCE((SELECT n FROM busy b
@@ -90,7 +93,8 @@ pub(crate) fn claim_sql(locks_rows: bool) -> String {
          UPDATE rotations SET fence = fence + 1, lease_owner = $5, lease_until = $6
          WHERE (account, id) IN (SELECT account, id FROM picked) AND open = 1 AND +lease_until <= $1
          RETURNING {COLUMNS}"
-    )
+    );
+    (sql, fragments)
 }
 
 /// Prolongs a lease.

@@ -32,14 +32,38 @@ async fn the_chain_tells_what_was_tampered_with() {
         let page = audit::list(&mut tx, &id, &filter).await.expect("lists").entries;
         assert_eq!(page.iter().map(|c| c.seq).collect::<Vec<_>>(), [1201, 1202, 1203]);
         assert_eq!(page[2].entry.object, "/item/1202");
-        tx.danger_execute("UPDATE audit SET entries = REPLACE(entries, '/item/700', '/item/701') WHERE seq = 704")
+        tx.danger_execute("UPDATE audit SET entries = REPLACE(entries, '/item/700', '/item/701') WHERE seq = 768")
             .await
             .expect("tampers");
-        assert_eq!(audit::verify(&mut tx, &id).await.expect("verifies"), Verdict::BrokenAt(704));
+        assert_eq!(audit::verify(&mut tx, &id).await.expect("verifies"), Verdict::BrokenAt(768));
         drop(tx);
         let mut tx = store.begin().await.expect("begins");
         tx.danger_execute("DELETE FROM audit WHERE seq = 1203").await.expect("tampers");
-        assert_eq!(audit::verify(&mut tx, &id).await.expect("verifies"), Verdict::BrokenAt(1153));
+        assert_eq!(audit::verify(&mut tx, &id).await.expect("verifies"), Verdict::BrokenAt(1025));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_remembers_the_end_appends_behind_it_and_behind_nothing_else() {
+    both(|store| async move {
+        let id = with_account(&store, "one", 1).await;
+        let lines = |n: usize| (0..n).map(|n| entry(&format!("/{n}")).line()).collect::<Vec<_>>();
+        let mut tx = store.begin().await.expect("begins");
+        let stamp = accounts::stamp(&mut tx, &id).await.expect("stamps");
+        let first = audit::append_lines(&mut tx, &id, &lines(3)).await.expect("appends");
+        let second = audit::append_behind(&mut tx, &id, (first, stamp), &lines(600)).await.expect("appends");
+        let second = second.expect("the end is known");
+        for (end, stamp) in [(first, stamp), (second, (stamp.0 + 1, stamp.1)), (second, (stamp.0, stamp.1 + 1))] {
+            let told = audit::append_behind(&mut tx, &id, (end, stamp), &lines(1)).await.expect("asks");
+            assert_eq!(told, None, "{end:?} {stamp:?}");
+        }
+        tx.commit().await.expect("commits");
+        let mut tx = store.begin().await.expect("begins");
+        let third = audit::append_behind(&mut tx, &id, (second, stamp), &lines(2)).await.expect("appends");
+        assert!(third.is_some());
+        audit::append(&mut tx, &id, &[entry("/last")]).await.expect("appends");
+        assert_eq!(audit::verify(&mut tx, &id).await.expect("verifies"), Verdict::Whole(606));
     })
     .await;
 }

@@ -96,7 +96,7 @@ async fn a_prefix_finds_what_begins_with_it_byte_by_byte_and_nothing_else() {
 
 /// Items due at 10, 20, … with these numbers.
 async fn due(tx: &mut Tx, now: i64, limit: u32) -> Vec<i64> {
-    items::due(tx, Micros(now), limit).await.expect("asks").iter().map(|item| item.id.0).collect()
+    items::due(tx, Micros(now), limit, &[]).await.expect("asks").iter().map(|item| item.id.0).collect()
 }
 
 #[tokio::test]

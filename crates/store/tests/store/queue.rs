@@ -262,7 +262,7 @@ async fn a_dead_workers_leases_end_and_its_late_writes_are_refused() {
         }
         let dead = claim(&store, 20, (2, 1)).await;
         let mut tx = store.begin().await.expect("begins");
-        let alive = rotations::claim(&mut tx, "other", Micros(20), Micros(50), (9, 1)).await.expect("claims");
+        let alive = rotations::claim(&mut tx, "other", Micros(20), Micros(50), (9, 1), &[]).await.expect("claims");
         assert_eq!(alive.len(), 1);
         assert_eq!(rotations::release_dead(&mut tx, "w", Micros(21), Micros(30)).await.expect("releases"), 2);
         assert_eq!(rotations::release_dead(&mut tx, "w", Micros(21), Micros(30)).await.expect("releases"), 0);
@@ -404,7 +404,7 @@ async fn write(store: &Store, slot: &Slot, way: u32) -> Result<(), StoreError> {
             rotations::pull_forward(&mut tx, account, slot.item, Micros(2)).await?;
             items::update(&mut tx, &item).await?;
         }
-        1 => drop(rotations::claim(&mut tx, "w", Micros(20), Micros(20), (9, 9)).await?),
+        1 => drop(rotations::claim(&mut tx, "w", Micros(20), Micros(20), (9, 9), &[]).await?),
         2 => {
             versions::newest(&mut tx, slot).await?;
             items::add(&mut tx, &item(account, &format!("/new/{way}"), None)).await?;

@@ -34,17 +34,8 @@ suffix $base
 rootdn cn=admin,$base
 rootpw $PASSWORD
 directory $dir/data
-# What docs/connectors/ldap.md tells people to write: the rotator writes and reads, the blind one only writes.
-access to attrs=userPassword
-  by dn.exact=cn=rotator,ou=services,$base write
-  by dn.exact=cn=blind,ou=services,$base =w
-  by self =xw
-  by anonymous auth
-  by * none
-access to attrs=pwdReset
-  by dn.exact=cn=rotator,ou=services,$base write
-  by * read
-access to * by * read
+# What docs/targets/ldap.md tells people to write, and one more service that only writes.
+$RULES
 overlay ppolicy
 ppolicy_default cn=default,ou=policies,$base
 ppolicy_hash_cleartext

@@ -60,6 +60,8 @@ def fresh(password):
 
 def line_of(user, entry):
     privilege, stored = entry
+    if user == "enable":
+        return "enable secret 8 %s" % stored
     return {
         "cisco-ios": "username %s privilege %s secret 8 %s" % (user, privilege, stored),
         "cisco-nxos": "username %s password 5 %s  role network-admin" % (user, stored),
@@ -67,7 +69,7 @@ def line_of(user, entry):
     }[PLATFORM]
 
 
-running = {"admin": (15, fresh(INITIAL)), "ops": (1, fresh(INITIAL)), "app1": (15, fresh(INITIAL))}
+running = {"admin": (15, fresh(INITIAL)), "ops": (1, fresh(INITIAL)), "app1": (15, fresh(INITIAL)), "enable": (0, fresh(ENABLE))}
 startup = dict(running)
 
 
@@ -77,7 +79,7 @@ class Live:
 
     def requestAvatarId(self, given):
         user, password = given.username.decode(), given.password.decode()
-        if user in running and holds(running[user][1], password):
+        if user in running and user != "enable" and holds(running[user][1], password):
             return defer.succeed(user)
         state["failures"] += 1
         return defer.fail(error.UnauthorizedLogin())
@@ -139,6 +141,13 @@ class Config(ConfigCommandProcessor):
         privilege = found.group(1) or running.get(user, (1, ""))[0]
         running[user] = (privilege, found.group(2))
 
+    def do_enable(self, *args):
+        found = re.match(r"secret 8 (\$8\$[./0-9A-Za-z]{14}\$[./0-9A-Za-z]{43})$", " ".join(args))
+        if not found:
+            self.write_line("% Invalid input detected at '^' marker.")
+            return
+        running["enable"] = (0, found.group(1))
+
     def do_end(self):
         self.is_done = True
 
@@ -146,7 +155,7 @@ class Config(ConfigCommandProcessor):
 class Default(DefaultCommandProcessor):
     def continue_enabling(self, line):
         self.replace_input = False
-        if line == ENABLE:
+        if holds(running["enable"][1], line):
             self.move_to(self.enabled_processor)
         else:
             self.write_line("% Access denied")

@@ -10,8 +10,10 @@ use volvelle_domain::connector::{Failure, FailureClass};
 use zeroize::Zeroizing;
 
 use super::super::broken;
-use super::super::session::{Session, lost};
+use super::super::session::lost;
+use super::line::Line;
 use super::profile::Profile;
+use super::telnet::Telnet;
 
 /// Most characters of one answer.
 const LONGEST: usize = 64 * 1024;
@@ -29,35 +31,46 @@ pub(super) enum Waits {
     Confirmation,
 }
 
+/// What a shell is reached through.
+enum Wire<'a> {
+    Ssh(Channel<Msg>, &'a str),
+    Telnet(&'a mut Telnet),
+}
+
 /// A shell.
 pub(super) struct Terminal<'a> {
-    channel: Channel<Msg>,
+    wire: Wire<'a>,
     profile: &'a Profile,
-    shown: &'a str,
     /// The last line of the last answer.
     pub(super) prompt: String,
 }
 
 impl<'a> Terminal<'a> {
     /// Opens a shell and waits for its first prompt.
-    pub(super) async fn open(session: &'a Session, profile: &'a Profile) -> Result<Self, Failure> {
-        let channel = session.open().await?;
-        let shown = session.shown.as_str();
-        channel.request_pty(false, "vt100", 511, 1000, 0, 0, &[]).await.map_err(|e| lost(shown, &e))?;
-        channel.request_shell(false).await.map_err(|e| lost(shown, &e))?;
-        let mut terminal = Self { channel, profile, shown, prompt: String::new() };
+    pub(super) async fn open(line: &'a mut Line, profile: &'a Profile) -> Result<Self, Failure> {
+        let wire = match line {
+            Line::Telnet(telnet) => Wire::Telnet(telnet),
+            Line::Ssh(session) => {
+                let channel = session.open().await?;
+                let shown = session.shown.as_str();
+                channel.request_pty(false, "vt100", 511, 1000, 0, 0, &[]).await.map_err(|e| lost(shown, &e))?;
+                channel.request_shell(false).await.map_err(|e| lost(shown, &e))?;
+                Wire::Ssh(channel, shown)
+            }
+        };
+        let mut terminal = Self { wire, profile, prompt: String::new() };
         terminal.heard("").await?;
         Ok(terminal)
     }
 
     /// Whether commands that change something are admitted.
     pub(super) fn is_privileged(&self) -> bool {
-        self.prompt.trim_end().ends_with('#')
+        self.profile.privileged.is_match(&self.prompt)
     }
 
     /// Whether the device is in its configuration mode.
     pub(super) fn is_configuring(&self) -> bool {
-        self.prompt.contains("(config")
+        self.profile.configuring.is_match(&self.prompt)
     }
 
     /// Runs a command, confirming what it asks; the answer is without the echo and the prompt.
@@ -79,31 +92,55 @@ impl<'a> Terminal<'a> {
         Err(Failure::new(FailureClass::Protocol, "the device asks for something unexpected", "look at its prompt"))
     }
 
-    /// Enters the privileged mode; `false` if the device refuses the password.
-    pub(super) async fn rise(&mut self, password: Option<&Secret>) -> Result<bool, Failure> {
-        self.send(self.profile.enable.as_bytes()).await?;
-        let (_, waits) = self.heard(&self.profile.enable).await?;
-        if waits == Waits::Password {
-            self.send(password.map_or(&[][..], Secret::expose)).await?;
-            let (_, again) = self.heard("").await?;
-            if again != Waits::Command {
-                // It asks again: no second try.
-                return Ok(false);
+    /// Enters the privileged mode with the first password that the device takes; `false` if it takes none.
+    pub(super) async fn rise(&mut self, passwords: &[&Secret]) -> Result<bool, Failure> {
+        let none = Secret::from("");
+        let passwords = if passwords.is_empty() { &[&none][..] } else { passwords };
+        let mut waits = Waits::Command;
+        for password in passwords {
+            // After a wrong password the device asks again, or gives up and is asked again.
+            if waits == Waits::Command {
+                self.send(self.profile.enable.as_bytes()).await?;
+                (_, waits) = self.heard(&self.profile.enable).await?;
+            }
+            if waits == Waits::Password {
+                self.send(password.expose()).await?;
+                (_, waits) = self.heard("").await?;
+            }
+            if waits == Waits::Command && self.is_privileged() {
+                return Ok(true);
             }
         }
-        Ok(self.is_privileged())
+        Ok(false)
     }
 
-    async fn send(&self, line: &[u8]) -> Result<(), Failure> {
-        let line = Zeroizing::new([line, b"\r"].concat());
-        self.channel.data(line.as_slice()).await.map_err(|e| lost(self.shown, &e))
+    async fn send(&mut self, line: &[u8]) -> Result<(), Failure> {
+        match &mut self.wire {
+            Wire::Telnet(telnet) => telnet.send(line).await,
+            Wire::Ssh(channel, shown) => {
+                let line = Zeroizing::new([line, b"\r"].concat());
+                channel.data(line.as_slice()).await.map_err(|e| lost(shown, &e))
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        match &mut self.wire {
+            Wire::Telnet(telnet) => telnet.receive().await,
+            Wire::Ssh(channel, _) => loop {
+                match channel.wait().await {
+                    Some(ChannelMsg::Data { data }) => return Ok(Some(data.to_vec())),
+                    Some(_) => {}
+                    None => return Ok(None),
+                }
+            },
+        }
     }
 
     /// Reads until the device waits for something.
     async fn heard(&mut self, echo: &str) -> Result<(String, Waits), Failure> {
         let mut raw = Zeroizing::new(String::new());
-        while let Some(message) = self.channel.wait().await {
-            let ChannelMsg::Data { data } = message else { continue };
+        while let Some(data) = self.receive().await? {
             if raw.len() + data.len() > LONGEST {
                 return Err(Failure::new(FailureClass::Protocol, "the device's answer is too long", ""));
             }
@@ -128,12 +165,15 @@ impl<'a> Terminal<'a> {
         if lower.ends_with("password:") {
             return Some(Waits::Password);
         }
-        ["[confirm]", "[y/n]", "(y/n)?", "]?"].iter().any(|end| lower.ends_with(end)).then_some(Waits::Confirmation)
+        ["[confirm]", "[y/n]", "(y/n)?", "]?", "(yes)"]
+            .iter()
+            .any(|end| lower.ends_with(end))
+            .then_some(Waits::Confirmation)
     }
 }
 
 /// The text without carriage returns and terminal controls.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {

@@ -11,16 +11,27 @@ use volvelle_domain::Secret;
 use super::super::shadow::Verdict;
 
 const LETTERS: &str = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-const SALT: usize = 14;
+/// Characters of a salt.
+pub(super) const SALT: usize = 14;
 const ROUNDS: u32 = 20_000;
 
-/// [`hash`] where it keeps nobody waiting.
-pub(super) async fn hash_aside(password: &Secret) -> Option<Secret> {
+/// A new salt.
+pub(super) fn fresh_salt() -> Option<String> {
     let mut bytes = [0; SALT];
     getrandom::fill(&mut bytes).ok()?;
     let letters = LETTERS.as_bytes();
-    let salt: String = bytes.iter().map(|byte| char::from(letters[usize::from(byte % 64)])).collect();
-    let password = password.clone();
+    Some(bytes.iter().map(|byte| char::from(letters[usize::from(byte % 64)])).collect())
+}
+
+/// Bytes in Cisco's base64.
+pub(super) fn text(bytes: &[u8]) -> Option<String> {
+    let alphabet = Alphabet::new(LETTERS).ok()?;
+    Some(GeneralPurpose::new(&alphabet, general_purpose::NO_PAD).encode(bytes))
+}
+
+/// [`hash`] where it keeps nobody waiting.
+pub(super) async fn hash_aside(password: &Secret) -> Option<Secret> {
+    let (salt, password) = (fresh_salt()?, password.clone());
     tokio::task::spawn_blocking(move || hash(&salt, &password)).await.ok().flatten()
 }
 
@@ -44,9 +55,7 @@ fn hash(salt: &str, password: &Secret) -> Option<Secret> {
     let mut out = [0; 32];
     let rounds = NonZeroU32::new(ROUNDS)?;
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt.as_bytes(), password.expose(), &mut out);
-    let alphabet = Alphabet::new(LETTERS).ok()?;
-    let text = GeneralPurpose::new(&alphabet, general_purpose::NO_PAD).encode(out);
-    Some(Secret::from(format!("$8${salt}${text}").as_str()))
+    Some(Secret::from(format!("$8${salt}${}", text(&out)?)))
 }
 
 #[cfg(test)]
