@@ -4,7 +4,7 @@
 
 mod judge;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jiff::{SignedDuration, Timestamp};
@@ -136,7 +136,7 @@ async fn entries(session: &Session, from: i64) -> Result<Vec<Said>, Failed> {
     Err(Failed::usage("the audit log has too many entries for one comparison", "say with --since where to begin"))
 }
 
-fn read_log(path: &PathBuf, realm: &str, judge: &mut Judge) -> Result<Value, Failed> {
+fn read_log(path: &Path, realm: &str, judge: &mut Judge) -> Result<Value, Failed> {
     let name = path.display().to_string();
     if !path.exists() {
         return Err(Failed::usage(format!("there is no log {name}"), "--log is a folder or a file of a holder"));

@@ -146,6 +146,17 @@ pub enum Refusal {
     Authorization,
 }
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Deleted => "this version was deleted",
+            Self::Policy => "its policy forbids it",
+            Self::Budget => "its budget is used up",
+            Self::Authorization => "no client's authorization",
+        })
+    }
+}
+
 impl QuorumError {
     /// The same for each record of a message.
     fn repeat(&self) -> Self {

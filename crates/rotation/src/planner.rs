@@ -17,7 +17,8 @@ pub(crate) async fn plan(engine: &Engine) -> Result<(), EngineError> {
     drop(tx);
     for item in due {
         let work = work::of("plan", &item.account, item.id.0);
-        if let Err(error) = work.scope(one(engine, &item)).await {
+        // Boxed: the engine's loop stays small.
+        if let Err(error) = Box::pin(work.scope(one(engine, &item))).await {
             tracing::warn!(%error, item = %item.name, "a secret that is due cannot be planned");
             postpone(engine, &item, &error.to_string()).await?;
         }

@@ -216,11 +216,7 @@ impl Judge {
             return Some("the request was somebody else's");
         };
         let about = |entry: &&Said| !entry.is_read() || entry.object.is_empty() || entry.object == path;
-        if entries.iter().filter(by).any(|entry| about(entry)) {
-            None
-        } else {
-            Some("the request was about another path")
-        }
+        if entries.iter().filter(by).any(about) { None } else { Some("the request was about another path") }
     }
 
     /// A burial is explained by a deletion before it, however long ago: a holder may have been away.

@@ -35,16 +35,16 @@ pub(crate) struct Issuer {
     issuer: String,
     audience: String,
     realms: Vec<[u8; 16]>,
-    keys: Vec<(Option<String>, Key)>,
+    keys: Vec<(Option<String>, Jwk)>,
 }
 
-enum Key {
+enum Jwk {
     Rsa { n: Vec<u8>, e: Vec<u8> },
     P256(Vec<u8>),
     Ed25519(Vec<u8>),
 }
 
-impl Key {
+impl Jwk {
     fn read(jwk: &Value) -> Option<Self> {
         let bytes = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str()?).ok();
         match (jwk["kty"].as_str()?, jwk["crv"].as_str()) {
@@ -82,7 +82,7 @@ impl Issuer {
         let path = home.join(&config.jwks);
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let set: Value = serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?;
-        let named = |jwk: &Value| Some((jwk["kid"].as_str().map(str::to_owned), Key::read(jwk)?));
+        let named = |jwk: &Value| Some((jwk["kid"].as_str().map(str::to_owned), Jwk::read(jwk)?));
         let keys: Vec<_> = set["keys"].as_array().into_iter().flatten().filter_map(named).collect();
         ensure!(!keys.is_empty(), "{} has no key for RS256, ES256 or EdDSA", path.display());
         let realm = |text: &String| hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok());
@@ -105,7 +105,7 @@ pub(super) fn verify(token: &[u8], issuers: &[Issuer]) -> Result<Shown> {
     let issuer = issuers.iter().find(|issuer| claims["iss"] == issuer.issuer.as_str());
     let issuer = issuer.context("it is of no issuer that this holder trusts")?;
     let (algorithm, kid) = (header["alg"].as_str().unwrap_or_default(), header["kid"].as_str());
-    let fits = |(name, key): &&(Option<String>, Key)| {
+    let fits = |(name, key): &&(Option<String>, Jwk)| {
         key.algorithm() == algorithm && (kid.is_none() || name.is_none() || name.as_deref() == kid)
     };
     let signed = issuer.keys.iter().filter(fits).any(|(_, key)| key.signed(message.as_bytes(), &signature));

@@ -71,17 +71,6 @@ struct Race<'a> {
     asked: Vec<(&'a Arc<Peer>, Instant)>,
 }
 
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Deleted => "this version was deleted",
-            Self::Policy => "its policy forbids it",
-            Self::Budget => "its budget is used up",
-            Self::Authorization => "no client's authorization",
-        })
-    }
-}
-
 impl Quorum {
     /// The holders' legs of these inputs, believed without proof; a record's commitment tells whether they are right.
     pub(super) async fn derive(&self, op: Operation, key: KeyName, xs: &[&[u8]]) -> Result<Vec<Combined>, QuorumError> {
