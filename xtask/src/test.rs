@@ -11,8 +11,9 @@ pub fn run() -> Result<()> {
     host::run("cargo", &["fmt", "--all", "--check"])?;
     tidy::run()?;
     host::run("cargo", &["build", "--workspace", "--locked"])?;
-    // Everything that fails is named in one run.
-    host::run("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])?;
+    // Most tests wait for their peers most of the time. Everything that fails is named in one run.
+    let threads = format!("--test-threads={}", std::thread::available_parallelism().map_or(2, |cores| cores.get() * 2));
+    host::run("cargo", &["test", "--workspace", "--locked", "--no-fail-fast", "--", &threads])?;
     // The README's first command, on the programs that were just built.
     let own = std::env::current_exe().context("where this program is")?;
     host::run(&own.display().to_string(), &["demo", "built"])
