@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 use volvelle_testkit::aws::Aws;
+use volvelle_testkit::bmc::{Ipmi, Redfish, Server};
 use volvelle_testkit::gateway::DevGateway;
 use volvelle_testkit::hook::Hook;
 use volvelle_testkit::hosts::{Host, HostKind, INITIAL_PASSWORD};
@@ -36,6 +37,8 @@ struct Subject {
 /// Measures one kind after the other, each with a gateway and a peer of its own.
 pub async fn run(report: &mut Report) -> Result<()> {
     unix(report).await?;
+    devices(report).await?;
+    controllers(report).await?;
     directories(report).await?;
     windows(report).await?;
     cloud_and_hooks(report).await?;
@@ -44,28 +47,51 @@ pub async fn run(report: &mut Report) -> Result<()> {
 }
 
 async fn unix(report: &mut Report) -> Result<()> {
-    let login = json!({"rotator-type": "password", "rotated-username": "app1", "authentication-credentials": "use-target-creds"});
     let host = block_in_place(|| Host::start(HostKind::Debian))?;
     let mut subject = Subject {
         name: "ssh: root resets an account, OpenSSH",
         kinds: ("ssh", "ssh"),
         target: json!({"host": host.addr.ip().to_string(), "port": "22", "ssh-username": "root",
             "ssh-password": INITIAL_PASSWORD}),
-        secret: login.clone(),
+        secret: reset_by_the_target(),
     };
     measure(report, &[], &subject).await?;
     subject.name = "ssh: a key pair, OpenSSH";
     subject.secret["rotator-type"] = json!("key");
     measure(report, &[], &subject).await?;
-    for (name, platform) in
-        [("ssh: Cisco IOS, fake-switches", "cisco-ios"), ("ssh: Arista EOS, fake-switches", "arista-eos")]
-    {
+    Ok(())
+}
+
+async fn devices(report: &mut Report) -> Result<()> {
+    for (name, platform, transport) in [
+        ("ssh: Cisco IOS, fake-switches", "cisco-ios", "cli"),
+        ("ssh: Arista EOS, fake-switches", "arista-eos", "cli"),
+        ("ssh: Junos at its command line, scripted", "juniper-junos", "cli"),
+        ("ssh: Junos over NETCONF, scripted", "juniper-junos", "netconf"),
+    ] {
         let switch = block_in_place(|| Switch::start(platform))?;
         let target = json!({"host": "127.0.0.1", "port": switch.addr.port().to_string(), "ssh-username": "admin",
-            "ssh-password": INITIAL_PASSWORD, "device-type": platform});
-        measure(report, &[], &Subject { name, kinds: ("ssh", "ssh"), target, secret: login.clone() }).await?;
+            "ssh-password": INITIAL_PASSWORD, "device-type": platform, "device-transport": transport});
+        measure(report, &[], &Subject { name, kinds: ("ssh", "ssh"), target, secret: reset_by_the_target() }).await?;
     }
     Ok(())
+}
+
+async fn controllers(report: &mut Report) -> Result<()> {
+    let (redfish, ipmi) = block_in_place(|| anyhow::Ok((Redfish::start()?, Ipmi::start(Server::OpenIpmi)?)))?;
+    let target = json!({"host": redfish.address().to_string(), "username": "admin", "password": INITIAL_PASSWORD,
+        "certificate": redfish.authority()?});
+    let name = "bmc: Redfish, simulator";
+    measure(report, &[], &Subject { name, kinds: ("bmc", "bmc"), target, secret: reset_by_the_target() }).await?;
+    let target = json!({"host": ipmi.address().to_string(), "protocol": "ipmi", "username": "admin",
+        "password": INITIAL_PASSWORD, "allow-legacy-algorithms": true});
+    let name = "bmc: IPMI, OpenIPMI's simulator";
+    measure(report, &[], &Subject { name, kinds: ("bmc", "bmc"), target, secret: reset_by_the_target() }).await
+}
+
+/// A secret whose account the target's account gives new passwords.
+fn reset_by_the_target() -> Value {
+    json!({"rotator-type": "password", "rotated-username": "app1", "authentication-credentials": "use-target-creds"})
 }
 
 async fn directories(report: &mut Report) -> Result<()> {
@@ -92,7 +118,7 @@ async fn directories(report: &mut Report) -> Result<()> {
 }
 
 async fn windows(report: &mut Report) -> Result<()> {
-    let secret = json!({"rotator-type": "password", "rotated-username": "app1", "authentication-credentials": "use-target-creds"});
+    let secret = reset_by_the_target();
     let target =
         |address: String| json!({"hostname": address, "username": "Administrator", "password": INITIAL_PASSWORD});
     let host = block_in_place(Standalone::start)?;
