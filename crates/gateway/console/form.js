@@ -14,16 +14,22 @@ const ACRONYMS = { ssh: "SSH", ttl: "TTL", url: "URL", ip: "IP", ips: "IPs", id:
 
 // What every kind has is called as people say it; what a connector declares is called as it declares it.
 const LABELS = {
-  name: "Path", "rotator-type": "What is rotated", "authentication-credentials": "Who makes the change", "use-user-creds": "The account itself", "use-target-creds": "The target's account",
+  name: "Path", "rotator-type": "What is rotated", "authentication-credentials": "Who makes the change",
   "auto-rotate": "Rotate by itself", "rotation-interval": "Every so many days", "rotation-hour": "Hour (UTC)", "rotation-cron": "Or by calendar (cron)", "rotation-time-zone": "Time zone of the calendar", "rotation-event-in": "Tell so many days before",
   "password-length": "Length", "use-lower-letters": "Lower-case letters", "use-capital-letters": "Capital letters", "use-numbers": "Numbers", "use-special-characters": "Special characters",
   delete_protection: "Protect from deletion", "max-versions": "Versions kept", "lock-on-read": "Check out when read", "lock-ttl": "Checked out for (minutes)", "rotate-on-unlock": "Rotate when checked in", "same-password": "One password for all hosts",
   key: "Protection key", protection_key: "Protection key",
 };
 
+// A choice may be spelled like a parameter and mean something else.
+const CHOICES = { "use-user-creds": "The account itself", "use-target-creds": "The target's account", key: "Key pair", enable: "Enable secret" };
+
 /** A wire name as a label. */
 export function label(name) {
-  if (LABELS[name]) return LABELS[name];
+  return LABELS[name] || inWords(name);
+}
+
+function inWords(name) {
   const words = name.replace(/^(rotated|ssh)-(username|password)$/, "$2").replace(/^rotator-/, "").split(/[-_]/).map((word) => ACRONYMS[word] || word);
   const text = words.join(" ");
   return text[0].toUpperCase() + text.slice(1);
@@ -45,7 +51,7 @@ function field(name, given, required, value) {
     const picked = preset ?? choices[0]?.value;
     const radios = choices.map((choice, n) => h("label", { class: "choice" },
       h("input", { type: "radio", name: id, value: choice.value, checked: choice.value === picked, id: n === 0 ? id : null, "data-field": n === 0 ? name : null }),
-      h("span", {}, h("b", {}, label(choice.value)), choice.meaning && h("span", { class: "help" }, sentence(choice.meaning)))));
+      h("span", {}, h("b", {}, CHOICES[choice.value] || inWords(choice.value)), choice.meaning && h("span", { class: "help" }, sentence(choice.meaning)))));
     input = radios[0].querySelector("input");
     node = h("fieldset", { class: "field choices", "aria-describedby": `${id}-wrong` }, h("legend", {}, label(name)), radios, wrong);
     read = () => {

@@ -69,6 +69,8 @@ def first_use(browser, api, host, _folder):
     make_target(page, browser, host, "/demo/web-1")
 
     page.locator("[data-field=name]").fill("/demo/web-1/root")
+    choices = page.locator(".choice b").all_inner_texts()
+    assert choices[:4] == ["Password", "Target", "Key pair", "Enable secret"], choices
     page.locator("input[value=target]").check()
     page.get_by_role("button", name="Test connection").click()
     page.get_by_text("The rotation would work").wait_for()
