@@ -19,9 +19,9 @@ pub fn venv_without_deps(name: &str, packages: &[&str], import: &str) -> Result<
 
 fn made(name: &str, calls: &[&[&str]], import: &str) -> Result<PathBuf> {
     let program = std::env::current_exe().context("where this program is")?;
-    // Tests and the benches lie at different depths; the folder has cargo's mark.
-    let target =
-        program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists()).context("the target folder")?;
+    // target/debug/deps/TEST, or target/release/PROGRAM.
+    let depth = if program.parent().is_some_and(|folder| folder.ends_with("deps")) { 3 } else { 2 };
+    let target = program.ancestors().nth(depth).context("the target folder")?;
     let folder = target.join(name);
     let python = folder.join("bin/python");
     let installed = || Command::new(&python).args(["-c", import]).output().is_ok_and(|output| output.status.success());
