@@ -23,10 +23,10 @@ bin=$1 port=$2
 dir=$(mktemp -d /tmp/volvelle-postgres-XXXXXX)
 chown postgres "$dir"
 cd "$dir"
-run() { setpriv --reuid postgres --regid postgres --init-groups -- "$@"; }
+as="setpriv --reuid postgres --regid postgres --init-groups --"
 trap '[ -z "$server" ] || { kill -QUIT "$server"; wait "$server"; } 2>/dev/null; rm -rf "$dir"' EXIT
-run "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 --no-sync >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log" >&2; exit 1; }
-run "$bin/postgres" -D "$dir/data" -h 127.0.0.1 -p "$port" -k "$dir" -c fsync=off -c full_page_writes=off -c synchronous_commit=off -c max_connections=400 </dev/null >"$dir/log" 2>&1 &
+$as "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 --no-sync >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log" >&2; exit 1; }
+$as "$bin/postgres" -D "$dir/data" -h 127.0.0.1 -p "$port" -k "$dir" -c fsync=off -c full_page_writes=off -c synchronous_commit=off -c max_connections=400 </dev/null >"$dir/log" 2>&1 &
 server=$!
 for _ in $(seq 600); do
   "$bin/pg_isready" -q -h 127.0.0.1 -p "$port" && { echo ready; break; }
