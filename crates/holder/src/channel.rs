@@ -99,7 +99,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         .await
     }
 
-    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// As [`Self::turn`] with reading.
+    pub(crate) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Poll::Ready(Err(error)) = self.poll_write(context) {
             return Poll::Ready(Err(error));
         }
@@ -112,7 +113,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Writes what waits; ends when all is written.
+    pub(crate) fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.outbound.len() {
             let rest = &self.outbound[self.written..];
             let n = ready!(Pin::new(&mut self.stream).poll_write(context, rest))?;

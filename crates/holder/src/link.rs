@@ -1,21 +1,26 @@
-//! The gateway's connection to one holder: one task owns it, many callers have requests under way on it at once.
+//! The gateway's connection to one holder: one task reads from it, many callers have requests under way on it at once. A caller
+//! that finds it idle writes by itself, which spares a read the way over another thread; requests that come together are left to
+//! the task, which sends them together.
 //!
-//! What must stay true: a caller never waits longer than its patience; a request on a connection that turns out to be dead is
+//! What must stay true: no caller ever waits for the connection's lock, and the task waits for nobody who waits; a caller never
+//! waits longer than its patience; a request on a connection that turns out to be dead is
 //! repeated once on a fresh one (everything asked of a holder may be repeated); the queue and the requests under way are bounded;
 //! after a failure the next attempt to connect waits a little, longer each time.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use anyhow::Result;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::channel::{Channel, Turn};
+use crate::channel::Channel;
 use crate::lock;
 use crate::roster::Member;
 use crate::wire::{Frame, Kind, Request, Response};
@@ -63,10 +68,25 @@ struct Call {
     reply: oneshot::Sender<Result<Frame, String>>,
 }
 
-/// Where a holder is and how it is known.
+/// Where a holder is and how it is known, and the connection to it if there is one.
 struct Target {
     member: Member,
     connector: TlsConnector,
+    live: Mutex<Option<Arc<Live>>>,
+}
+
+/// A connection, for the task that reads from it and for callers that find it idle.
+struct Live {
+    traffic: Mutex<Traffic>,
+    /// Something waits to be written.
+    unwritten: Notify,
+}
+
+struct Traffic {
+    channel: Channel<TlsStream<TcpStream>>,
+    under_way: UnderWay,
+    /// Nobody reads any more.
+    over: bool,
 }
 
 /// The link to one holder. Its task starts with the first request and ends with the link.
@@ -77,7 +97,7 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(member: Member, connector: TlsConnector) -> Self {
-        Self { target: Arc::new(Target { member, connector }), calls: Mutex::default() }
+        Self { target: Arc::new(Target { member, connector, live: Mutex::default() }), calls: Mutex::default() }
     }
 
     /// Asks something seldom.
@@ -107,7 +127,9 @@ impl Link {
         for _ in 0..2 {
             let (reply, answer) = oneshot::channel();
             let call = Call { kind, body: Arc::clone(&body), deadline, reply };
-            self.sender().try_send(call).map_err(|_| Failure::Busy)?;
+            if let Err(call) = self.target.send_at_once(call) {
+                self.sender().try_send(call).map_err(|_| Failure::Busy)?;
+            }
             match answer.await {
                 Ok(Ok(frame)) if frame.kind == Kind::Refused => {
                     return Err(Failure::Refused(String::from_utf8_lossy(&frame.body).into_owned()));
@@ -151,7 +173,7 @@ async fn run(target: Arc<Target>, mut calls: mpsc::Receiver<Call>) {
         let why = match timeout(CONNECTING, target.connect()).await {
             Ok(Ok(stream)) => {
                 pause = PAUSES.0;
-                serve(stream, first, &mut calls).await;
+                serve(&target, stream, first, &mut calls).await;
                 not_before = Instant::now() + pause;
                 continue;
             }
@@ -173,6 +195,21 @@ impl Target {
         stream.set_nodelay(true)?;
         Ok(self.connector.connect("holder".try_into()?, stream).await?)
     }
+
+    /// Writes a request to a connection on which nothing else is under way; gives it back where that cannot be done now.
+    fn send_at_once(&self, call: Call) -> Result<(), Call> {
+        let Some(live) = lock(&self.live).clone() else { return Err(call) };
+        let Ok(mut traffic) = live.traffic.try_lock() else { return Err(call) };
+        if traffic.over || traffic.channel.is_writing() || !traffic.under_way.waiting.is_empty() {
+            return Err(call);
+        }
+        traffic.send(call);
+        // What does not go out at once is the task's, and so is whatever is wrong with the connection.
+        if !matches!(traffic.channel.poll_write(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(()))) {
+            live.unwritten.notify_one();
+        }
+        Ok(())
+    }
 }
 
 /// What is under way on one connection.
@@ -188,16 +225,21 @@ struct Waiting {
     reply: oneshot::Sender<Result<Frame, String>>,
 }
 
-impl UnderWay {
-    fn send(&mut self, channel: &mut Channel<TlsStream<TcpStream>>, call: Call) {
+impl Traffic {
+    fn has_room(&self) -> bool {
+        self.channel.has_room() && self.under_way.waiting.len() < UNDER_WAY
+    }
+
+    fn send(&mut self, call: Call) {
         if call.reply.is_closed() {
             return;
         }
-        self.last = self.last.wrapping_add(1);
-        match channel.send(call.kind, self.last, &call.body) {
+        let under_way = &mut self.under_way;
+        under_way.last = under_way.last.wrapping_add(1);
+        match self.channel.send(call.kind, under_way.last, &call.body) {
             Ok(()) => {
                 let waiting = Waiting { sent: Instant::now(), deadline: call.deadline, reply: call.reply };
-                self.waiting.insert(self.last, waiting);
+                under_way.waiting.insert(under_way.last, waiting);
             }
             Err(error) => {
                 call.reply.send(Err(error.to_string())).ok();
@@ -206,15 +248,17 @@ impl UnderWay {
     }
 
     /// Hands frames to whoever waits for them; nobody may wait any more.
-    fn receive(&mut self, channel: &mut Channel<TlsStream<TcpStream>>) -> Result<()> {
-        while let Some(frame) = channel.next()? {
-            if let Some(waiting) = self.waiting.remove(&frame.call) {
+    fn receive(&mut self) -> Result<()> {
+        while let Some(frame) = self.channel.next()? {
+            if let Some(waiting) = self.under_way.waiting.remove(&frame.call) {
                 waiting.reply.send(Ok(frame)).ok();
             }
         }
         Ok(())
     }
+}
 
+impl UnderWay {
     /// Forgets requests whose time is over. The connection is dead if nothing came since such a one was sent.
     fn is_dead(&mut self, heard: Instant) -> bool {
         let now = Instant::now();
@@ -224,33 +268,64 @@ impl UnderWay {
     }
 }
 
-/// Until the connection ends. Whoever waits for an answer then learns that it will not come.
-async fn serve(stream: TlsStream<TcpStream>, first: Call, calls: &mut mpsc::Receiver<Call>) {
-    let mut channel = Channel::new(stream);
-    let mut under_way = UnderWay::default();
+/// Gives a connection to callers for as long as somebody reads from it. Whoever waits for an answer when that ends learns that it
+/// will not come.
+struct Serving<'a> {
+    target: &'a Target,
+    live: Arc<Live>,
+}
+
+impl<'a> Serving<'a> {
+    fn new(target: &'a Target, stream: TlsStream<TcpStream>) -> Self {
+        let traffic = Traffic { channel: Channel::new(stream), under_way: UnderWay::default(), over: false };
+        let live = Arc::new(Live { traffic: Mutex::new(traffic), unwritten: Notify::new() });
+        *lock(&target.live) = Some(Arc::clone(&live));
+        Self { target, live }
+    }
+
+    fn traffic(&self) -> std::sync::MutexGuard<'_, Traffic> {
+        lock(&self.live.traffic)
+    }
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        *lock(&self.target.live) = None;
+        let mut traffic = self.traffic();
+        traffic.over = true;
+        traffic.under_way.waiting.clear();
+    }
+}
+
+/// Until the connection ends.
+async fn serve(target: &Target, stream: TlsStream<TcpStream>, first: Call, calls: &mut mpsc::Receiver<Call>) {
+    let serving = Serving::new(target, stream);
     let mut heard = Instant::now();
     let mut sweep = tokio::time::interval(SWEEP);
-    under_way.send(&mut channel, first);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    serving.traffic().send(first);
     loop {
-        let room = channel.has_room() && under_way.waiting.len() < UNDER_WAY;
+        let room = serving.traffic().has_room();
         tokio::select! {
             biased;
             call = calls.recv(), if room => {
                 let Some(call) = call else { return };
-                under_way.send(&mut channel, call);
+                let mut traffic = serving.traffic();
+                traffic.send(call);
                 // Whatever is there already goes with it.
-                while channel.has_room() && under_way.waiting.len() < UNDER_WAY && let Ok(call) = calls.try_recv() {
-                    under_way.send(&mut channel, call);
+                while traffic.has_room() && let Ok(call) = calls.try_recv() {
+                    traffic.send(call);
                 }
             }
-            read = channel.turn(Turn::ReadAndWrite) => {
+            read = poll_fn(|context| serving.traffic().channel.poll_turn(context)) => {
                 heard = Instant::now();
-                if read.is_err() || under_way.receive(&mut channel).is_err() {
+                if read.is_err() || serving.traffic().receive().is_err() {
                     return;
                 }
             }
-            _ = sweep.tick(), if !under_way.waiting.is_empty() => {
-                if under_way.is_dead(heard) {
+            () = serving.live.unwritten.notified() => {}
+            _ = sweep.tick() => {
+                if serving.traffic().under_way.is_dead(heard) {
                     return;
                 }
             }

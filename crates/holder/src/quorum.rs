@@ -11,6 +11,7 @@ mod doctor;
 mod epochs;
 mod generate;
 mod health;
+mod hedge;
 mod refresh;
 mod rekey;
 mod repair;
@@ -32,6 +33,7 @@ pub use self::bury::{Grave, LARGEST_BURIAL};
 use self::cache::Cache;
 pub use self::doctor::{Finding, Severity};
 use self::epochs::View;
+use self::hedge::Hedges;
 pub use self::refresh::Refreshed;
 pub use self::rekey::Fate;
 pub use self::repair::Repaired;
@@ -255,6 +257,7 @@ struct Inner {
     last_used: Mutex<Option<KeyName>>,
     /// By the set of indices, as bits.
     weights: RwLock<HashMap<u16, Arc<Weights>>>,
+    hedges: Hedges,
     cache: Cache,
     customer: CustomerFragments,
     refresh_hours: u64,
@@ -302,6 +305,7 @@ impl Quorum {
             refresh_hours: config.refresh_hours,
             last_used: Mutex::default(),
             weights: RwLock::default(),
+            hedges: Hedges::default(),
             cache: Cache::new(Duration::from_secs(config.kek_cache_seconds)),
             customer,
             requests: (u64::from_be_bytes([a, b, c, d, e, f, g, h]), AtomicU64::new(0)),

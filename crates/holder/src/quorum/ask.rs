@@ -183,8 +183,7 @@ impl<'a> Race<'a> {
         for peer in waiting.by_ref().take(needed) {
             under_way.push(self.ask(peer));
         }
-        let hedge = tokio::time::sleep(delay);
-        tokio::pin!(hedge);
+        let mut hedge = self.quorum.0.hedges.after(delay);
         let mut patient = true;
         while self.answers.len() < needed {
             tokio::select! {
@@ -201,11 +200,11 @@ impl<'a> Race<'a> {
                 () = &mut hedge, if !under_way.is_empty() => match waiting.next() {
                     Some(peer) => {
                         under_way.push(self.ask(peer));
-                        hedge.as_mut().reset(Instant::now() + delay);
+                        hedge.again(delay);
                     }
                     None if patient => {
                         patient = false;
-                        hedge.as_mut().reset(Instant::now() + PATIENCE);
+                        hedge.again(PATIENCE);
                     }
                     None => return Err(End::Failed(self.out_of_time())),
                 },
