@@ -18,7 +18,7 @@ const REALM: [u8; 16] = [7; 16];
 const ROUNDS: usize = 7;
 const RECORDS: u32 = 1024;
 /// Records that are there when refreshes are measured once more.
-const MANY: u32 = 10_000;
+const MANY: u32 = 100_000;
 const REFRESHES: usize = 9;
 const VALUE: [u8; 1024] = [7; 1024];
 

@@ -5,11 +5,12 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use volvelle_holder::Quorum;
+use volvelle_holder::quorum::Refreshed;
 
 use crate::{Process, REALM, place, replace_files, start, start_of, state_of, until_up};
 
@@ -209,24 +210,50 @@ async fn read(quorum: Quorum, n: u32, first: Vec<u8>, reads: Arc<Reads>, stop: A
 
 /// Refreshes one after the other, whatever becomes of them: how many came to an end and how many were broken off. One that is
 /// turned away since the other coordinator is at it counts as neither.
-async fn refresh_on(quorum: Quorum, stop: Arc<AtomicBool>) -> (usize, usize, u32) {
-    let (mut done, mut broken, mut epoch) = (0, 0, 0);
+async fn refresh_on(quorum: Quorum, stop: Arc<AtomicBool>, refreshes: Arc<Refreshes>) {
     while !stop.load(Ordering::Relaxed) {
         match quorum.refresh().await {
             Ok(refreshed) if refreshed.failed.is_empty() => {
-                done += 1;
-                epoch = epoch.max(refreshed.epoch);
+                refreshes.done.fetch_add(1, Ordering::Relaxed);
+                refreshes.epoch.fetch_max(refreshed.epoch, Ordering::Relaxed);
+                continue;
             }
-            Ok(turned) if turned.failed.iter().all(|(_, why)| why.contains("goes first")) => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            Ok(turned) if is_turned_away(&turned) => {}
             _ => {
-                broken += 1;
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                refreshes.broken.fetch_add(1, Ordering::Relaxed);
             }
         }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    (done, broken, epoch)
+}
+
+fn is_turned_away(refreshed: &Refreshed) -> bool {
+    !refreshed.failed.is_empty() && refreshed.failed.iter().all(|(_, why)| why.contains("goes first"))
+}
+
+#[derive(Default)]
+struct Refreshes {
+    done: AtomicUsize,
+    broken: AtomicUsize,
+    epoch: AtomicU32,
+}
+
+impl Refreshes {
+    fn counts(&self) -> (usize, usize) {
+        (self.done.load(Ordering::Relaxed), self.broken.load(Ordering::Relaxed))
+    }
+}
+
+/// What one of the coordinators began and did not end goes first for a while.
+async fn refresh_at_the_end(quorum: &Quorum) -> Refreshed {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let last = quorum.refresh().await.expect("refreshes at the end");
+        if !is_turned_away(&last) || Instant::now() > until {
+            return last;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,11 +278,14 @@ async fn eight_readers(n: u8, t: u8, time: Duration) {
         readers.spawn(async move { (reader, read(own, reader, first, reads, stop).await) });
     }
     // Two coordinators, of which each may be in the other's way.
+    let refreshes = Arc::new(Refreshes::default());
     let coordinators = [quorum.clone(), Quorum::new(&setup.quorum).expect("a gateway")]
-        .map(|coordinator| tokio::spawn(refresh_on(coordinator, Arc::clone(&stop))));
+        .map(|coordinator| tokio::spawn(refresh_on(coordinator, Arc::clone(&stop), Arc::clone(&refreshes))));
     let (begun, mut kills) = (Instant::now(), 0_usize);
     let mut random = 0x9e37_79b9_u32 | u32::from(n);
-    while begun.elapsed() < time {
+    // A slow machine needs longer until there was something of everything.
+    let few = || matches!(refreshes.counts(), (0, _) | (_, 0));
+    while begun.elapsed() < time || (few() && begun.elapsed() < 5 * time) {
         random ^= random << 13;
         random ^= random >> 17;
         random ^= random << 5;
@@ -270,14 +300,13 @@ async fn eight_readers(n: u8, t: u8, time: Duration) {
         until_listening(&setup, holder).await;
     }
     stop.store(true, Ordering::Relaxed);
-    let (mut done, mut broken, mut epoch) = (0, 0, 0);
     for coordinator in coordinators {
-        let (d, b, e) = coordinator.await.expect("no panic");
-        (done, broken, epoch) = (done + d, broken + b, epoch.max(e));
+        coordinator.await.expect("no panic");
     }
+    let ((done, broken), epoch) = (refreshes.counts(), refreshes.epoch.load(Ordering::Relaxed));
     let sealed: BTreeMap<u32, Vec<(u32, Vec<u8>)>> = readers.join_all().await.into_iter().collect();
     until_up(&quorum).await;
-    let last = quorum.refresh().await.expect("refreshes at the end");
+    let last = refresh_at_the_end(&quorum).await;
     assert!(last.failed.is_empty(), "{last:?}");
     let (mut records, mut lost) = (0, 0);
     // Every record, with each holder away in turn, so that every quorum that is left must do.
