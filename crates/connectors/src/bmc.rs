@@ -27,7 +27,8 @@ use volvelle_domain::connector::{
 use volvelle_domain::ids::Entropy;
 use volvelle_domain::{Credential, password};
 
-use crate::ldap::{config, text, tls};
+use crate::ldap::tls;
+use crate::parameters::{config, text};
 use visit::{Address, Protocol, Visit};
 
 /// A management controller.

@@ -29,6 +29,7 @@ use volvelle_domain::connector::{
 use volvelle_domain::ids::Entropy;
 use volvelle_domain::{Credential, password};
 
+pub(crate) use crate::parameters::{config, flag, text};
 use visit::Visit;
 
 /// A directory server.
@@ -134,28 +135,9 @@ impl Default for Ldap {
     }
 }
 
-/// A `Config` failure that names its parameter.
-pub(crate) fn config(message: impl Into<String>, hint: impl Into<String>) -> Failure {
-    Failure::new(FailureClass::Config, message, hint)
-}
-
 /// A timed-out call.
 fn timed_out() -> Failure {
     Failure::new(FailureClass::Timeout, "the directory did not answer in time", "check the server and the network")
-}
-
-/// A plain parameter as text; empty if it is not set.
-pub(crate) fn text<'a>(target: &'a TargetParams, name: &str) -> &'a str {
-    target.plain.get(name).and_then(serde_json::Value::as_str).unwrap_or_default()
-}
-
-/// A plain parameter as yes or no.
-pub(crate) fn flag(target: &TargetParams, name: &str) -> bool {
-    match target.plain.get(name) {
-        Some(serde_json::Value::Bool(value)) => *value,
-        Some(serde_json::Value::String(value)) => value.eq_ignore_ascii_case("true"),
-        _ => false,
-    }
 }
 
 /// An attribute's name goes into a search filter as it is.

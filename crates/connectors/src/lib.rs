@@ -6,6 +6,7 @@ pub mod aws;
 pub mod bmc;
 pub mod custom;
 pub mod ldap;
+mod parameters;
 pub mod ssh;
 pub mod windows;
 

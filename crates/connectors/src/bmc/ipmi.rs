@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::rmcp::{Challenge, Place, Reply, Role, Session};
 use super::visit::{Visit, Who};
 use super::{config, strange};
-use crate::ldap::flag;
+use crate::parameters::flag;
 
 /// Commands.
 const SET_PRIVILEGE: u8 = 0x3b;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use volvelle_domain::Secret;
 use volvelle_domain::connector::{ActingAs, ApplyOutcome, Call, Failure, FailureClass, TargetParams};
 
-use crate::ldap::{config, text};
+use crate::parameters::{config, text};
 
 /// What a controller speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
