@@ -36,6 +36,7 @@ use query::Client;
 use visit::Visit;
 
 use crate::parameters::{config, flag, text, word};
+use crate::sent::nobody_knows;
 
 /// Region where none was given.
 const DEFAULT_REGION: &str = "us-east-2";
@@ -338,21 +339,13 @@ impl Connector for Aws {
             Ok(client) => Visit::new(client.clone(), call),
             Err(failure) => return ApplyOutcome::NotReached(failure.clone()),
         };
-        match tokio::time::timeout(call.timeout, console::apply(&visit, candidate)).await {
-            Ok(outcome) => outcome,
-            Err(_) if visit.has_sent() => ApplyOutcome::Ambiguous(timed_out()),
-            Err(_) => ApplyOutcome::NotReached(timed_out()),
-        }
+        visit.sent.within(call.timeout, console::apply(&visit, candidate), timed_out).await
     }
 
     async fn probe(&self, call: &Call<'_>, credentials: &[&Credential]) -> ProbeReport {
-        let unknown = |failure: &Failure| ProbeReport {
-            outcomes: credentials.iter().map(|_| ProbeOutcome::Unknown(failure.clone())).collect(),
-            failed_logins: 0,
-        };
         let visit = match &self.client {
             Ok(client) => Visit::new(client.clone(), call),
-            Err(failure) => return unknown(failure),
+            Err(failure) => return nobody_knows(credentials, failure),
         };
         if call.rotator_type == CONSOLE {
             let seen = tokio::time::timeout(call.timeout, console::probe(&visit)).await;
@@ -360,7 +353,7 @@ impl Connector for Aws {
             return ProbeReport { outcomes: vec![seen; credentials.len()], failed_logins: 0 };
         }
         let asked = keys::probe(&visit, credentials, self.patience);
-        tokio::time::timeout(call.timeout, asked).await.unwrap_or_else(|_| unknown(&timed_out()))
+        tokio::time::timeout(call.timeout, asked).await.unwrap_or_else(|_| nobody_knows(credentials, &timed_out()))
     }
 
     fn issues(&self, rotator_type: &str) -> bool {
@@ -379,7 +372,7 @@ impl Connector for Aws {
         };
         match tokio::time::timeout(call.timeout, keys::issue(&visit)).await {
             Ok(outcome) => outcome,
-            Err(_) if visit.has_sent() => IssueOutcome::Ambiguous(timed_out()),
+            Err(_) if visit.sent.may_have_arrived() => IssueOutcome::Ambiguous(timed_out()),
             Err(_) => IssueOutcome::NotReached(timed_out()),
         }
     }

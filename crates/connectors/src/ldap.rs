@@ -24,12 +24,13 @@ use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 use volvelle_domain::connector::{
     ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Failure, FailureClass, PasswordPolicy,
-    PeerIdentity, Preflight, ProbeOutcome, ProbeReport, RotatorType, TargetParams,
+    PeerIdentity, Preflight, ProbeReport, RotatorType, TargetParams,
 };
 use volvelle_domain::ids::Entropy;
 use volvelle_domain::{Credential, password};
 
 pub(crate) use crate::parameters::{config, flag, text};
+use crate::sent::nobody_knows;
 use visit::Visit;
 
 /// A directory server.
@@ -253,20 +254,13 @@ impl Connector for Ldap {
             Ok(visit) => visit,
             Err(failure) => return ApplyOutcome::Rejected(failure),
         };
-        match tokio::time::timeout(call.timeout, Box::pin(change::apply(&visit, candidate))).await {
-            Ok(outcome) => outcome,
-            Err(_) if visit.has_sent() => ApplyOutcome::Ambiguous(timed_out()),
-            Err(_) => ApplyOutcome::NotReached(timed_out()),
-        }
+        visit.sent.within(call.timeout, change::apply(&visit, candidate), timed_out).await
     }
 
     async fn probe(&self, call: &Call<'_>, credentials: &[&Credential]) -> ProbeReport {
         match Visit::new(call) {
             Ok(visit) => Box::pin(probe::passwords(&visit, credentials)).await,
-            Err(failure) => {
-                let outcomes = credentials.iter().map(|_| ProbeOutcome::Unknown(failure.clone())).collect();
-                ProbeReport { outcomes, failed_logins: 0 }
-            }
+            Err(failure) => nobody_knows(credentials, &failure),
         }
     }
 }

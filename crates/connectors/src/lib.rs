@@ -7,6 +7,7 @@ pub mod bmc;
 pub mod custom;
 pub mod ldap;
 mod parameters;
+mod sent;
 pub mod ssh;
 pub mod windows;
 

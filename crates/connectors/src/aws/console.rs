@@ -168,7 +168,7 @@ pub(super) async fn apply(visit: &Visit<'_>, candidate: &Credential) -> ApplyOut
         ("Password", password),
         ("PasswordResetRequired", "false"),
     ];
-    visit.sending();
+    visit.sent.mark();
     match visit.ask(&acting, Service::Iam, &pairs).await {
         Ok(_) => ApplyOutcome::Applied,
         Err(Trouble::Refused(_, failure)) => ApplyOutcome::Rejected(failure),

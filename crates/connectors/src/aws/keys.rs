@@ -118,7 +118,7 @@ pub(super) async fn issue(visit: &Visit<'_>) -> IssueOutcome {
         Ok(ready) => ready,
         Err(failure) => return IssueOutcome::NotReached(failure),
     };
-    visit.sending();
+    visit.sent.mark();
     let answer = visit.ask(&acting, Service::Iam, &[("Action", "CreateAccessKey"), ("UserName", &user)]).await;
     let xml = match answer {
         Ok(xml) => zeroize::Zeroizing::new(xml),

@@ -1,33 +1,22 @@
 //! One call of the connector: who acts, in which region, and whether something was sent that may change AWS.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use volvelle_domain::connector::{ActingAs, Call, Failure, FailureClass};
 
 use super::place::Service;
 use super::query::{Client, Key, Trouble};
 use super::{EXTERNAL_ID, OWN, config, flag, text, word, xml};
+use crate::sent::Sent;
 
 /// One call of the connector.
 pub(super) struct Visit<'a> {
     pub(super) client: Client,
     pub(super) call: &'a Call<'a>,
-    sent: AtomicBool,
+    pub(super) sent: Sent,
 }
 
 impl<'a> Visit<'a> {
-    pub(super) const fn new(client: Client, call: &'a Call<'a>) -> Self {
-        Self { client, call, sent: AtomicBool::new(false) }
-    }
-
-    /// From here on the change may arrive.
-    pub(super) fn sending(&self) {
-        self.sent.store(true, Ordering::SeqCst);
-    }
-
-    /// Whether something was sent that may change the target.
-    pub(super) fn has_sent(&self) -> bool {
-        self.sent.load(Ordering::SeqCst)
+    pub(super) fn new(client: Client, call: &'a Call<'a>) -> Self {
+        Self { client, call, sent: Sent::default() }
     }
 
     /// A parameter of the secret.

@@ -150,7 +150,7 @@ async fn a_key_that_was_there_before_stays_and_one_that_a_crash_left_goes() {
     assert_eq!(user.ids().await.len(), 2);
     user.connector.revoke(&user.case.call(), &intent).await.expect("clears");
     let current = user.case.current.expose_text("username").expect("has one").to_owned();
-    assert_eq!(user.ids().await, [current.clone()]);
+    assert_eq!(user.ids().await, std::slice::from_ref(&current));
     let other = user.aws.add_key("app").await.expect("another").remove(1);
     let intent = user.connector.intend(&user.case.call()).await.expect("intends").with(INTENT, "yes".into());
     let outcome = user.connector.issue(&user.case.call(), &intent).await;
