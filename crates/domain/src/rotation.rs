@@ -455,11 +455,11 @@ fn unchanged(mut s: State, current: Version, answers: &[(Version, Answer)], limi
     }
 }
 
-/// Nobody can be asked. What the target said it had not done is believed; where it said nothing, it is told again, with the same
-/// former value, so many times; then a person has to look.
+/// Nobody can be asked. What the target said it had not done is believed, unless an attempt before it may have arrived; where it said
+/// nothing, it is told again, with the same former value, so many times; then a person has to look.
 fn unseen(s: State, limits: Limits) -> State {
     match (s.rejected, s.current) {
-        (Some(class), Some(current)) => won(s.because(Some(class)), current, Then::Fail),
+        (Some(class), Some(current)) if !s.heard => won(s.because(Some(class)), current, Then::Fail),
         (None, _) if s.applies < limits.applies && !s.candidates.is_empty() => s.at(Stage::Staged).because(None),
         (None, Some(current)) if s.candidates.is_empty() => won(s, current, Then::Restage),
         (class, _) => s.at(Stage::OutOfSync).because(class.or(Some(FailureClass::Timeout))),

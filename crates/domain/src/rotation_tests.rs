@@ -116,8 +116,13 @@ fn where_nobody_can_be_asked_the_target_is_told_again_and_then_a_person() {
     let given_up = after(state, ActingAs::User, &[lost, answers.clone()]);
     assert_eq!((given_up.stage, given_up.current, given_up.candidates), (Stage::OutOfSync, Some(1), vec![2]));
     let refused = Event::Applied(Applied::Rejected(FailureClass::Config));
-    let kept = after(fresh(), ActingAs::User, &[&begin[..], &[refused, answers, Event::Settled]].concat());
+    let kept = [&begin[..], &[refused.clone(), answers.clone(), Event::Settled]].concat();
+    let kept = after(fresh(), ActingAs::User, &kept);
     assert_eq!((kept.stage, kept.current, kept.candidates), (Stage::Failed, Some(1), vec![]));
+    // The former value is refused because the answer that was lost had changed it.
+    let lost = Event::Applied(Applied::Ambiguous(FailureClass::Timeout));
+    let changed = after(fresh(), ActingAs::User, &[&begin[..], &[lost, answers.clone(), refused, answers]].concat());
+    assert_eq!((changed.stage, changed.current, changed.candidates), (Stage::OutOfSync, Some(1), vec![2]));
 }
 
 fn told(current: Option<Version>, more: &[Event]) -> State {
