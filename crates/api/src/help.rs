@@ -242,7 +242,7 @@ fn own(name: &str) -> Option<&'static str> {
         "actions" => "what is refused to others meanwhile: read, update or both, comma-separated",
         "delete-immediately" => "delete at once; items that are no keys always are",
         "delete-in-days" => "days until a key is deleted",
-        "force-delete" => "delete although it is in use",
+        "force-delete" => "delete although the target refuses to take off the credential that Volvelle made there",
         "force-deletion" => "delete although it is in use",
         "rotate-all-services" => "rotate the services of the account as well",
         "action" => "list only this operation, such as rotate_item",

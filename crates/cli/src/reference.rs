@@ -261,14 +261,18 @@ pub fn kind(declaration: &Declaration) -> String {
             "The target's identity is pinned when it is made, and a change stops everything.",
         ),
         (capabilities.linked, "A target of kind `linked` may have many hosts of this kind."),
-        (
-            capabilities.blind,
-            "Nothing on the target tells whether a value opens: the answer that brought it is believed.",
-        ),
         (capabilities.minutes, "`rotation-interval` counts minutes."),
         (capabilities.caller_proof, "Requests carry a proof of which gateway and which secret they come from."),
     ];
     said.iter().filter(|(holds, _)| *holds).for_each(|(_, sentence)| put(&mut out, &format!("* {sentence}")));
+    for name in capabilities.blind {
+        put(
+            &mut out,
+            &format!(
+                "* `{name}`: nothing on the target tells whether a value opens; its answer to the change is believed."
+            ),
+        );
+    }
     put(
         &mut out,
         &format!(

@@ -9,6 +9,8 @@ use volvelle_testkit::{
 
 #[path = "e2e/aws.rs"]
 mod aws;
+#[path = "e2e/aws_console.rs"]
+mod aws_console;
 #[path = "e2e/custom.rs"]
 mod custom;
 #[path = "e2e/devices.rs"]

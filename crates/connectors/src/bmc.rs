@@ -22,12 +22,14 @@ use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 use volvelle_domain::connector::{
     ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Failure, FailureClass, PasswordPolicy,
-    PeerIdentity, Preflight, ProbeOutcome, ProbeReport, RotatorType, TargetParams,
+    PeerIdentity, Preflight, ProbeReport, RotatorType, TargetParams,
 };
 use volvelle_domain::ids::Entropy;
 use volvelle_domain::{Credential, password};
 
-use crate::ldap::{config, text, tls};
+use crate::ldap::tls;
+use crate::parameters::{config, text};
+use crate::sent::nobody_knows;
 use visit::{Address, Protocol, Visit};
 
 /// A management controller.
@@ -245,11 +247,7 @@ impl Connector for Bmc {
                 Protocol::Ipmi => Box::pin(ipmi::apply(&visit, new)).await,
             }
         };
-        match tokio::time::timeout(call.timeout, run).await {
-            Ok(outcome) => outcome,
-            Err(_) if visit.has_sent() => ApplyOutcome::Ambiguous(timed_out()),
-            Err(_) => ApplyOutcome::NotReached(timed_out()),
-        }
+        visit.sent.within(call.timeout, run, timed_out).await
     }
 
     async fn probe(&self, call: &Call<'_>, credentials: &[&Credential]) -> ProbeReport {
@@ -265,9 +263,4 @@ impl Connector for Bmc {
             },
         }
     }
-}
-
-fn nobody_knows(credentials: &[&Credential], failure: &Failure) -> ProbeReport {
-    let outcomes = credentials.iter().map(|_| ProbeOutcome::Unknown(failure.clone())).collect();
-    ProbeReport { outcomes, failed_logins: 0 }
 }

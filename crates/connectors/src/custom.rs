@@ -94,7 +94,7 @@ impl Custom {
                 details_key: "web_target_details",
                 rotator_types: ROTATOR_TYPES,
                 capabilities: Capabilities {
-                    blind: true,
+                    blind: &["custom"],
                     minutes: true,
                     caller_proof: true,
                     ..Capabilities::default()

@@ -24,11 +24,13 @@ use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 use volvelle_domain::connector::{
     ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Failure, FailureClass, PasswordPolicy,
-    PeerIdentity, Preflight, ProbeOutcome, ProbeReport, RotatorType, TargetParams,
+    PeerIdentity, Preflight, ProbeReport, RotatorType, TargetParams,
 };
 use volvelle_domain::ids::Entropy;
 use volvelle_domain::{Credential, password};
 
+pub(crate) use crate::parameters::{config, flag, text};
+use crate::sent::nobody_knows;
 use visit::Visit;
 
 /// A directory server.
@@ -134,28 +136,9 @@ impl Default for Ldap {
     }
 }
 
-/// A `Config` failure that names its parameter.
-pub(crate) fn config(message: impl Into<String>, hint: impl Into<String>) -> Failure {
-    Failure::new(FailureClass::Config, message, hint)
-}
-
 /// A timed-out call.
 fn timed_out() -> Failure {
     Failure::new(FailureClass::Timeout, "the directory did not answer in time", "check the server and the network")
-}
-
-/// A plain parameter as text; empty if it is not set.
-pub(crate) fn text<'a>(target: &'a TargetParams, name: &str) -> &'a str {
-    target.plain.get(name).and_then(serde_json::Value::as_str).unwrap_or_default()
-}
-
-/// A plain parameter as yes or no.
-pub(crate) fn flag(target: &TargetParams, name: &str) -> bool {
-    match target.plain.get(name) {
-        Some(serde_json::Value::Bool(value)) => *value,
-        Some(serde_json::Value::String(value)) => value.eq_ignore_ascii_case("true"),
-        _ => false,
-    }
 }
 
 /// An attribute's name goes into a search filter as it is.
@@ -271,20 +254,13 @@ impl Connector for Ldap {
             Ok(visit) => visit,
             Err(failure) => return ApplyOutcome::Rejected(failure),
         };
-        match tokio::time::timeout(call.timeout, Box::pin(change::apply(&visit, candidate))).await {
-            Ok(outcome) => outcome,
-            Err(_) if visit.has_sent() => ApplyOutcome::Ambiguous(timed_out()),
-            Err(_) => ApplyOutcome::NotReached(timed_out()),
-        }
+        visit.sent.within(call.timeout, change::apply(&visit, candidate), timed_out).await
     }
 
     async fn probe(&self, call: &Call<'_>, credentials: &[&Credential]) -> ProbeReport {
         match Visit::new(call) {
             Ok(visit) => Box::pin(probe::passwords(&visit, credentials)).await,
-            Err(failure) => {
-                let outcomes = credentials.iter().map(|_| ProbeOutcome::Unknown(failure.clone())).collect();
-                ProbeReport { outcomes, failed_logins: 0 }
-            }
+            Err(failure) => nobody_knows(credentials, &failure),
         }
     }
 }

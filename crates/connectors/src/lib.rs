@@ -6,6 +6,8 @@ pub mod aws;
 pub mod bmc;
 pub mod custom;
 pub mod ldap;
+mod parameters;
+mod sent;
 pub mod ssh;
 pub mod windows;
 

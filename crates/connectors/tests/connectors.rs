@@ -16,6 +16,8 @@ use volvelle_testkit::hosts::{Host, HostKind, INITIAL_PASSWORD};
 mod accounts;
 #[path = "connectors/aws.rs"]
 mod aws;
+#[path = "connectors/aws_console.rs"]
+mod aws_console;
 #[path = "connectors/bmc.rs"]
 mod bmc;
 #[path = "connectors/conformance.rs"]

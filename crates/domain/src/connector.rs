@@ -58,8 +58,9 @@ pub struct Capabilities {
     pub pinned_identity: bool,
     /// A linked target may fan out over many hosts of this kind.
     pub linked: bool,
-    /// Nothing on the target tells whether a value opens: the answer that brought it is all there is.
-    pub blind: bool,
+    /// Rotator types of which nothing on the target tells whether a value opens: what the target answered to the change is all there
+    /// is. Of these a probe answers `Unknown`, or `Refused` where the target shows that no stored value can open.
+    pub blind: &'static [&'static str],
     /// `rotation-interval` counts minutes.
     pub minutes: bool,
     /// The target wants proof of which gateway and which secret a request comes from.
@@ -316,6 +317,12 @@ pub trait Connector: Send + Sync + 'static {
         target: &TargetParams,
         given: &TargetParams,
     ) -> Result<Credential, Failure>;
+
+    /// The target's parameters with what the kind makes up itself where the person asked for it and it is not there yet. Stored with
+    /// the rest, so that it stays the same.
+    fn completed(&self, target: TargetParams, _entropy: &dyn Entropy) -> TargetParams {
+        target
+    }
 
     /// The credential of the target itself as a version of a secret of rotator type `target`.
     fn target_credential(&self, target: &TargetParams) -> Credential;

@@ -90,6 +90,9 @@ pub enum Manner {
     Graceful,
     /// The target makes it and puts it in the former one's place; nobody can be asked which of them opens.
     Blind,
+    /// We choose it, and it replaces the former one; nobody can be asked which of them opens. So the target's answer is believed, and
+    /// where there was none the target is told the same again.
+    Told,
 }
 
 /// A rotation as it is saved.
@@ -103,6 +106,9 @@ pub struct State {
     pub candidates: Vec<Version>,
     /// Whether the newest candidate is known not to have been sent since it was staged.
     pub unsent: bool,
+    /// Whether the target may have taken one of the candidates at any time.
+    #[serde(default)]
+    pub heard: bool,
     /// Why the target definitely refused the newest candidate, if it did.
     pub rejected: Option<FailureClass>,
     /// What is to be written in the books (stage `Verified`), and what follows a revocation (stage `Revoking`).
@@ -150,6 +156,7 @@ impl State {
         Self {
             stage: Stage::Claimed,
             current,
+            heard: !candidates.is_empty(),
             candidates,
             unsent: false,
             rejected: None,
@@ -194,7 +201,8 @@ impl State {
     }
 }
 
-/// Proof that a version was seen to open the account. Only [`step`] and [`next`] make one, out of a probe's answer.
+/// Proof that a version was seen to open the account. Only [`step`] and [`next`] make one, out of a probe's answer; where nobody can
+/// be asked ([`Manner::Blind`], [`Manner::Told`]), out of what the target answered to the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Witness(Version);
 
@@ -365,6 +373,7 @@ fn claimed(mut s: State) -> State {
         // What a former worker witnessed may be from before a restore of the store: ask again.
         Stage::Staged | Stage::Applied | Stage::Verified => {
             s.settling = None;
+            s.heard = true;
             s.stage = Stage::InDoubt;
         }
         Stage::Preflighted => s.stage = Stage::Claimed,
@@ -374,6 +383,7 @@ fn claimed(mut s: State) -> State {
 }
 
 fn staged(mut s: State, version: Version) -> State {
+    s.heard &= !s.candidates.is_empty();
     s.candidates.push(version);
     s.applies = 0;
     s.rejected = None;
@@ -382,6 +392,7 @@ fn staged(mut s: State, version: Version) -> State {
 
 fn applied(mut s: State, outcome: Applied) -> State {
     s.applies = s.applies.saturating_add(1);
+    s.heard |= matches!(outcome, Applied::Confirmed | Applied::Ambiguous(_));
     match outcome {
         Applied::Confirmed => s.at(Stage::Applied).because(None),
         Applied::Rejected(class) => {
@@ -399,6 +410,8 @@ fn applied(mut s: State, outcome: Applied) -> State {
 fn verified(s: State, answers: &[(Version, Answer)]) -> State {
     match answers.first() {
         Some((version, Answer::Opens)) => won(s, *version, Then::Done),
+        // The target has just confirmed it, and does not show that it cannot be so.
+        Some((version, Answer::Unknown)) if s.manner == Manner::Told => won(s, *version, Then::Done),
         _ => s.at(Stage::InDoubt).because(None),
     }
 }
@@ -416,6 +429,7 @@ fn resolved(s: State, answers: &[(Version, Answer)], quiet: bool, acting: Acting
         Some(winner) if s.candidates.contains(&winner) => won(s, winner, Then::Done),
         Some(current) => unchanged(s, current, answers, limits),
         None if s.manner == Manner::Blind && quiet => unseen(s, limits),
+        None if s.manner == Manner::Told && quiet => untold(s, limits),
         None if all_refused && quiet => refused(s, acting, limits),
         None => s.because(Some(FailureClass::Unreachable)),
     }
@@ -441,14 +455,39 @@ fn unchanged(mut s: State, current: Version, answers: &[(Version, Answer)], limi
     }
 }
 
-/// Nobody can be asked. What the target said it had not done is believed; where it said nothing, it is told again, with the same
-/// former value, so many times; then a person has to look.
+/// Nobody can be asked. What the target said it had not done is believed, unless an attempt before it may have arrived; where it said
+/// nothing, it is told again, with the same former value, so many times; then a person has to look.
 fn unseen(s: State, limits: Limits) -> State {
     match (s.rejected, s.current) {
-        (Some(class), Some(current)) => won(s.because(Some(class)), current, Then::Fail),
+        (Some(class), Some(current)) if !s.heard => won(s.because(Some(class)), current, Then::Fail),
         (None, _) if s.applies < limits.applies && !s.candidates.is_empty() => s.at(Stage::Staged).because(None),
         (None, Some(current)) if s.candidates.is_empty() => won(s, current, Then::Restage),
         (class, _) => s.at(Stage::OutOfSync).because(class.or(Some(FailureClass::Timeout))),
+    }
+}
+
+/// Nobody can be asked, and telling the target the same again does no harm: so it is told until it answers. A refusal is believed as
+/// long as no attempt before it may have arrived; otherwise either version may open, and a person has to look.
+fn untold(mut s: State, limits: Limits) -> State {
+    let unchanged = s.current.filter(|_| !s.heard);
+    if s.rejected == Some(FailureClass::Policy) && s.policy_retries < limits.policy_retries {
+        s.policy_retries += 1;
+        s.rejected = None;
+        return match unchanged {
+            Some(current) => won(s, current, Then::Restage),
+            None => s.at(Stage::Preflighted).because(None),
+        };
+    }
+    match (s.rejected, unchanged) {
+        (Some(class), Some(current)) => won(s.because(Some(class)), current, Then::Fail),
+        (Some(class), None) => s.at(Stage::OutOfSync).because(Some(class)),
+        (None, Some(current)) if s.candidates.is_empty() => won(s, current, Then::Restage),
+        (None, _) if s.applies < limits.applies => s.at(Stage::Staged).because(None),
+        (None, _) => {
+            // So many times in a row; again after the back-off.
+            s.applies = 0;
+            s.because(Some(FailureClass::Timeout))
+        }
     }
 }
 

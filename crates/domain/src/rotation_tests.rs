@@ -116,6 +116,61 @@ fn where_nobody_can_be_asked_the_target_is_told_again_and_then_a_person() {
     let given_up = after(state, ActingAs::User, &[lost, answers.clone()]);
     assert_eq!((given_up.stage, given_up.current, given_up.candidates), (Stage::OutOfSync, Some(1), vec![2]));
     let refused = Event::Applied(Applied::Rejected(FailureClass::Config));
-    let kept = after(fresh(), ActingAs::User, &[&begin[..], &[refused, answers, Event::Settled]].concat());
+    let kept = [&begin[..], &[refused.clone(), answers.clone(), Event::Settled]].concat();
+    let kept = after(fresh(), ActingAs::User, &kept);
     assert_eq!((kept.stage, kept.current, kept.candidates), (Stage::Failed, Some(1), vec![]));
+    // The former value is refused because the answer that was lost had changed it.
+    let lost = Event::Applied(Applied::Ambiguous(FailureClass::Timeout));
+    let changed = after(fresh(), ActingAs::User, &[&begin[..], &[lost, answers.clone(), refused, answers]].concat());
+    assert_eq!((changed.stage, changed.current, changed.candidates), (Stage::OutOfSync, Some(1), vec![2]));
+}
+
+fn told(current: Option<Version>, more: &[Event]) -> State {
+    let fresh = State::new(current, vec![]).issued(Manner::Told, vec![]);
+    let begin = [Event::Claimed, Event::Preflight(Ok(())), Event::Staged(2)];
+    after(fresh, ActingAs::Target, &[&begin[..], more].concat())
+}
+
+#[test]
+fn what_is_told_is_believed_when_it_was_confirmed_and_told_again_when_nobody_answered() {
+    let unknown = probed(&[(2, Answer::Unknown), (1, Answer::Unknown)]);
+    let lost = Event::Applied(Applied::Ambiguous(FailureClass::Timeout));
+    let confirmed = [Event::Applied(Applied::Confirmed), probed(&[(2, Answer::Unknown)]), Event::Settled];
+    let done = told(Some(1), &confirmed);
+    assert_eq!((done.stage, done.current), (Stage::Done, Some(2)));
+    let mut state = told(Some(1), &[]);
+    for _ in 1..Limits::default().applies {
+        state = after(state, ActingAs::Target, &[lost.clone(), unknown.clone()]);
+        assert_eq!(next(&state), Effect::Apply(2), "the same once more");
+    }
+    let waits = after(state, ActingAs::Target, &[lost, unknown.clone()]);
+    assert_eq!((next(&waits), waits.current, waits.candidates.clone()), (Effect::Wait, Some(1), vec![2]));
+    let again = after(waits, ActingAs::Target, &[Event::Claimed, unknown]);
+    assert_eq!(next(&again), Effect::Apply(2));
+    let done = after(again, ActingAs::Target, &confirmed);
+    assert_eq!((done.stage, done.current, done.candidates), (Stage::Done, Some(2), vec![]));
+}
+
+#[test]
+fn a_refusal_is_believed_only_if_nothing_before_it_may_have_arrived() {
+    let unknown = probed(&[(2, Answer::Unknown), (1, Answer::Unknown)]);
+    let refused = |class| Event::Applied(Applied::Rejected(class));
+    let kept = told(Some(1), &[refused(FailureClass::Privilege), unknown.clone(), Event::Settled]);
+    assert_eq!((kept.stage, kept.current, kept.candidates), (Stage::Failed, Some(1), vec![]));
+    let lost = Event::Applied(Applied::Ambiguous(FailureClass::Timeout));
+    let both = told(Some(1), &[lost.clone(), unknown.clone(), refused(FailureClass::Privilege), unknown.clone()]);
+    assert_eq!((both.stage, both.current, both.candidates), (Stage::OutOfSync, Some(1), vec![2]));
+    // A stricter policy asks for another candidate, and what may have arrived is kept beside it.
+    let stricter = told(Some(1), &[lost, unknown.clone(), refused(FailureClass::Policy), unknown, Event::Staged(3)]);
+    assert_eq!((next(&stricter), stricter.candidates.clone()), (Effect::Apply(3), vec![2, 3]));
+    assert!(stricter.heard);
+}
+
+#[test]
+fn a_target_that_shows_that_its_word_no_longer_holds_is_told_again() {
+    let answers = [Event::Applied(Applied::Confirmed), probed(&[(2, Answer::Refused)])];
+    let state = told(None, &answers);
+    assert_eq!((state.stage, state.candidates.clone()), (Stage::InDoubt, vec![2]));
+    let state = after(state, ActingAs::Target, &[probed(&[(2, Answer::Refused)])]);
+    assert_eq!(next(&state), Effect::Apply(2));
 }

@@ -234,7 +234,7 @@ fn rotator_details(item: &Item, rotator: &Rotator, around: &Around<'_>) -> Value
         "max_versions": item.max_versions.unwrap_or(around.account.settings.max_versions),
         "number_of_versions_to_save": item.max_versions.unwrap_or(around.account.settings.max_versions),
         "delete_previous_version_in_days": 0,
-        "managed_by_akeyless": false,
+        "managed_by_akeyless": item.extras.contains_key(volvelle_rotation::MANAGED),
         "enable_custom_password_policy": rotator.policy.is_some(),
         "timeout_seconds": 40,
         "key_algorithm": param("key-algorithm"),

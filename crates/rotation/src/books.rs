@@ -7,7 +7,7 @@ use volvelle_domain::connector::{ActingAs, FailureClass, Preflight};
 use volvelle_domain::grace::{self, Grace};
 use volvelle_domain::ids::{AccountId, Micros, TargetId};
 use volvelle_domain::item::{Item, Rotator, RotatorStatus, VersionState};
-use volvelle_domain::rotation::{Stage, State};
+use volvelle_domain::rotation::{Manner, Stage, State};
 use volvelle_domain::target::{Target, TargetVersion};
 use volvelle_store::rotations::Rotation;
 use volvelle_store::slots::SlotFacts;
@@ -105,7 +105,9 @@ pub(crate) async fn close(
             rotator.last_error.clone_from(&rotation.message);
         } else if rotation.cause != issue::GRACE {
             rotator.last_rotation_at = Some(now);
-            rotator.last_verified_at = Some(now);
+            // Where nobody can be asked, nothing was verified.
+            let seen = !matches!(state.manner, Manner::Told | Manner::Blind);
+            rotator.last_verified_at = seen.then_some(now);
         }
         if stages.iter().all(|stage| stage.is_final()) {
             let last = rotator.last_rotation_at.filter(|_| rotation.cause == issue::GRACE).unwrap_or(now);

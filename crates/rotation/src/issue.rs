@@ -23,15 +23,14 @@ const SEALINGS: usize = 3;
 /// Where new credentials of a secret come from.
 pub(crate) fn manner(parts: &Parts, rotator: &Rotator) -> Manner {
     let connector = (parts.connectors)(&rotator.kind);
-    let Some(connector) = connector.filter(|connector| connector.issues(&rotator.rotator_type)) else {
-        return Manner::Chosen;
-    };
-    if connector.declaration().capabilities.blind {
-        return Manner::Blind;
-    }
-    match Grace::of(&rotator.params) {
-        Ok(Some(_)) => Manner::Graceful,
-        _ => Manner::Issued,
+    let Some(connector) = connector else { return Manner::Chosen };
+    let kind = rotator.rotator_type.as_str();
+    match (connector.issues(kind), connector.declaration().capabilities.blind.contains(&kind)) {
+        (false, false) => Manner::Chosen,
+        (false, true) => Manner::Told,
+        (true, true) => Manner::Blind,
+        (true, false) if matches!(Grace::of(&rotator.params), Ok(Some(_))) => Manner::Graceful,
+        (true, false) => Manner::Issued,
     }
 }
 

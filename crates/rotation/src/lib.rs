@@ -6,6 +6,7 @@
 mod books;
 pub mod crash;
 mod engine;
+mod farewell;
 mod issue;
 mod job;
 mod mend;
@@ -27,6 +28,7 @@ use volvelle_store::{Store, StoreError};
 
 pub use books::DEPENDENTS;
 pub use engine::{Engine, Outcome};
+pub use farewell::{MANAGED, makes_its_own, may_open};
 pub use job::SHARED;
 pub use mend::{HostReport, Mended, evidence_word};
 pub use seat::{Resolved, Seat};

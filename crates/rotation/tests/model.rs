@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use stateright::{Checker as _, Model, Property};
 use volvelle_domain::connector::{ActingAs, FailureClass};
-use volvelle_domain::rotation::{Answer, Applied, Effect, Event, Limits, Stage, State, next, step};
+use volvelle_domain::rotation::{Answer, Applied, Effect, Event, Limits, Manner, Stage, State, next, step};
 
 #[path = "model/issued.rs"]
 mod issued;
@@ -24,12 +24,16 @@ enum Variant {
     ApplyBeforeStage,
     /// A lost answer is taken for a refusal, and the candidate is forgotten.
     DropOnLostAnswer,
+    /// A refusal is believed although an attempt before it may have arrived.
+    ForgetHeard,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Rotations {
     variant: Variant,
     acting: ActingAs,
+    /// `Told`: nobody can be asked what opens.
+    manner: Manner,
     /// Rotations that may be begun.
     rotations: u8,
     /// Misbehaviours (crash, lost answer, lease ended, policy refusal) in one history.
@@ -108,7 +112,7 @@ impl Model for Rotations {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        let mut row = State::new(Some(1), vec![]);
+        let mut row = State::new(Some(1), vec![]).issued(self.manner, vec![]);
         row.stage = Stage::Done;
         let store = Store { row, leased_to: None, says_verified: true };
         vec![World {
@@ -169,7 +173,7 @@ impl Model for Rotations {
             Action::Begin => {
                 world.begun += 1;
                 let row = &before.store.row;
-                world.store.row = State::new(row.current, row.candidates.clone());
+                world.store.row = State::new(row.current, row.candidates.clone()).issued(self.manner, vec![]);
             }
             Action::Claim(w) => claim(self, &mut world, w),
             Action::Perform(w, outcome) => {
@@ -282,6 +286,7 @@ fn perform(model: &Rotations, world: &mut World, w: usize, outcome: Outcome) {
         Effect::Probe(versions) => {
             let answer = |v: Version| match outcome {
                 Outcome::Unknown => Answer::Unknown,
+                _ if model.manner == Manner::Told => Answer::Unknown,
                 _ if v == world.target => Answer::Opens,
                 _ => Answer::Refused,
             };
@@ -332,6 +337,7 @@ fn save(model: &Rotations, world: &mut World, w: usize) {
         state.candidates.clear();
         state.stage = Stage::Failed;
     }
+    state.heard &= model.variant != Variant::ForgetHeard;
     if state.stage == Stage::OutOfSync {
         world.store.says_verified = false;
     }
@@ -393,6 +399,7 @@ fn nothing_is_lost_when_a_privileged_credential_acts() {
     assert_holds(Rotations {
         variant: Variant::Correct,
         acting: ActingAs::Target,
+        manner: Manner::Chosen,
         rotations: 3,
         faults: 4,
         restores: 0,
@@ -401,24 +408,38 @@ fn nothing_is_lost_when_a_privileged_credential_acts() {
 
 #[test]
 fn nothing_is_lost_when_the_account_changes_itself() {
-    assert_holds(Rotations { variant: Variant::Correct, acting: ActingAs::User, rotations: 3, faults: 4, restores: 0 });
+    let (variant, acting, manner) = (Variant::Correct, ActingAs::User, Manner::Chosen);
+    assert_holds(Rotations { variant, acting, manner, rotations: 3, faults: 4, restores: 0 });
+}
+
+#[test]
+fn nothing_is_lost_where_nobody_can_be_asked() {
+    let (variant, acting, manner) = (Variant::Correct, ActingAs::Target, Manner::Told);
+    assert_holds(Rotations { variant, acting, manner, rotations: 3, faults: 4, restores: 0 });
+}
+
+#[test]
+fn the_search_has_teeth_for_what_may_have_been_heard() {
+    let (variant, acting, manner) = (Variant::ForgetHeard, ActingAs::Target, Manner::Told);
+    assert_found(Rotations { variant, acting, manner, rotations: 1, faults: 4, restores: 0 });
 }
 
 #[test]
 fn a_restored_store_is_noticed() {
-    assert_holds(Rotations { variant: Variant::Correct, acting: ActingAs::User, rotations: 2, faults: 3, restores: 1 });
+    let (variant, acting, manner) = (Variant::Correct, ActingAs::User, Manner::Chosen);
+    assert_holds(Rotations { variant, acting, manner, rotations: 2, faults: 3, restores: 1 });
 }
 
 #[test]
 fn the_search_has_teeth_for_storing_before_applying() {
-    let (variant, acting) = (Variant::ApplyBeforeStage, ActingAs::Target);
-    assert_found(Rotations { variant, acting, rotations: 1, faults: 1, restores: 0 });
+    let (variant, acting, manner) = (Variant::ApplyBeforeStage, ActingAs::Target, Manner::Chosen);
+    assert_found(Rotations { variant, acting, manner, rotations: 1, faults: 1, restores: 0 });
 }
 
 #[test]
 fn the_search_has_teeth_for_never_dropping_a_candidate() {
-    let (variant, acting) = (Variant::DropOnLostAnswer, ActingAs::Target);
-    assert_found(Rotations { variant, acting, rotations: 1, faults: 1, restores: 0 });
+    let (variant, acting, manner) = (Variant::DropOnLostAnswer, ActingAs::Target, Manner::Chosen);
+    assert_found(Rotations { variant, acting, manner, rotations: 1, faults: 1, restores: 0 });
 }
 
 /// Past the tests' own capture: how much was searched belongs to the result.

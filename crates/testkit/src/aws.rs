@@ -1,4 +1,4 @@
-//! AWS as far as access keys go: moto's IAM and STS, with authentication, permissions and inactive keys enforced.
+//! AWS as far as access keys and console passwords go: moto's IAM and STS, with authentication, permissions and inactive keys enforced.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -76,9 +76,46 @@ impl Aws {
         self.ask("key", json!({"name": user})).await
     }
 
+    /// Gives a user this console password, in a login profile that is made anew; without one the profile is deleted.
+    pub async fn log_in(&self, user: &str, password: Option<&str>) -> Result<()> {
+        self.ask::<Value>("login", json!({"name": user, "password": password})).await.map(|_| ())
+    }
+
+    /// The user's console password, unless it has to be changed at the next sign-in.
+    pub async fn console_password(&self, user: &str) -> Result<Option<String>> {
+        let seen: Value = self.ask("password", json!({"name": user})).await?;
+        let usable = seen["reset"] == json!(false);
+        Ok(seen["password"].as_str().filter(|_| usable).map(str::to_owned))
+    }
+
+    /// Puts a console password in place within the same login profile.
+    pub async fn set_console_password(&self, user: &str, password: &str) -> Result<()> {
+        self.ask::<Value>("password", json!({"name": user, "set": password})).await.map(|_| ())
+    }
+
+    /// The user has to change the console password at the next sign-in.
+    pub async fn ask_for_a_change(&self, user: &str) -> Result<()> {
+        self.ask::<Value>("reset", json!({"name": user})).await.map(|_| ())
+    }
+
+    /// What the account asks of console passwords: this length, letters of both cases, digits and symbols.
+    pub async fn password_policy(&self, length: u16) -> Result<()> {
+        self.ask::<Value>("policy", json!({"length": length, "symbols": true})).await.map(|_| ())
+    }
+
+    /// The machine that asks the metadata service has this role.
+    pub async fn machine_role(&self, name: &str, arn: &str) -> Result<()> {
+        self.ask::<Value>("machine", json!({"name": name, "arn": arn})).await.map(|_| ())
+    }
+
     /// The next calls of the API are throttled.
     pub async fn throttle(&self, calls: u32) -> Result<()> {
         self.ask::<Value>("throttle", json!({"calls": calls})).await.map(|_| ())
+    }
+
+    /// The next calls of this action are carried out, and their answers are lost.
+    pub async fn lose_answers(&self, action: &str, calls: u32) -> Result<()> {
+        self.ask::<Value>("lose", json!({"action": action, "calls": calls})).await.map(|_| ())
     }
 
     /// The actions called since this was last asked.

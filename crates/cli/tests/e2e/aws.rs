@@ -45,7 +45,7 @@ async fn an_access_key_is_replaced_and_the_former_one_deleted() -> Result<()> {
         succeed(&mut gateway, "gateway-rotate-secret", json!({"name": NAME})).await?;
         let after = read(&mut gateway, NAME).await?;
         assert_ne!(before.id, after.id);
-        assert_eq!(aws.keys("app").await?, [after.clone()]);
+        assert_eq!(aws.keys("app").await?, std::slice::from_ref(&after));
         before = after;
     }
     let verified = succeed(&mut gateway, "rotated-secret-verify", json!({"name": NAME})).await?;
@@ -135,7 +135,7 @@ async fn in_its_grace_the_former_key_lives_on_and_then_goes() -> Result<()> {
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    assert_eq!(aws.keys("app").await?, [second.clone()]);
+    assert_eq!(aws.keys("app").await?, std::slice::from_ref(&second));
     assert_eq!(read(&mut gateway, NAME).await?, second, "the end of a grace is no rotation");
     // On demand, within the grace: there is room for two, so the grace ends.
     succeed(&mut gateway, "gateway-rotate-secret", json!({"name": NAME})).await?;
@@ -165,4 +165,37 @@ db.commit()
         .output()?;
     ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     gateway.restart().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_volvelle_made_goes_with_its_secret_and_one_of_others_stays() -> Result<()> {
+    let aws = Aws::start()?;
+    let mut gateway = start(&aws, json!({})).await?;
+    let own = "/aws/own-key";
+    let make = json!({"name": own, "target-name": "/aws/target", "rotator-type": "api-key", "aws-user-name": "app",
+        "authentication-credentials": "use-target-creds"});
+    succeed(&mut gateway, "rotated-secret-create-aws", make.clone()).await?;
+    succeed(&mut gateway, "gateway-rotate-secret", json!({"name": own})).await?;
+    let (theirs, ours) = (read(&mut gateway, NAME).await?, read(&mut gateway, own).await?);
+    assert_eq!(aws.keys("app").await?, [theirs.clone(), ours]);
+    let shown = succeed(&mut gateway, "describe-item", json!({"name": own})).await?;
+    let details = &shown["item_general_info"]["rotated_secret_details"];
+    assert_eq!(details["managed_by_akeyless"], true, "{details}");
+    // The provider refuses: everything stays as it is, until it is said that it may.
+    aws.throttle(1000).await?;
+    let (status, answer) = gateway.post("rotated-secret-delete", json!({"name": own})).await?;
+    assert!(status >= 400 && answer["hint"].to_string().contains("force-delete"), "{status} {answer}");
+    read(&mut gateway, own).await?;
+    aws.throttle(0).await?;
+    succeed(&mut gateway, "rotated-secret-delete", json!({"name": own})).await?;
+    assert_eq!(aws.keys("app").await?, std::slice::from_ref(&theirs), "what was there before stays");
+    succeed(&mut gateway, "rotated-secret-create-aws", make).await?;
+    succeed(&mut gateway, "gateway-rotate-secret", json!({"name": own})).await?;
+    aws.throttle(1000).await?;
+    succeed(&mut gateway, "rotated-secret-delete", json!({"name": own, "force-delete": true})).await?;
+    aws.throttle(0).await?;
+    assert_eq!(aws.keys("app").await?.len(), 2, "only our side is gone");
+    succeed(&mut gateway, "rotated-secret-delete", json!({"name": NAME})).await?;
+    assert_eq!(aws.keys("app").await?.len(), 2, "a key that was given is not Volvelle's to delete");
+    Ok(())
 }

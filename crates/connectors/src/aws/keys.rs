@@ -1,18 +1,18 @@
 //! Access keys of one IAM user: what is there, one more, which of them open, one less.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use volvelle_domain::Credential;
 use volvelle_domain::connector::{
-    ActingAs, Call, Evidence, Failure, FailureClass, IssueOutcome, Preflight, ProbeOutcome, ProbeReport,
+    ActingAs, Evidence, Failure, FailureClass, IssueOutcome, Preflight, ProbeOutcome, ProbeReport,
 };
 
 use super::place::Service;
-use super::query::{Client, Key, Trouble};
-use super::{config, text, xml};
+use super::query::{Key, Trouble};
+use super::visit::{Visit, protocol};
+use super::{config, xml};
 
 /// Field of an intent: the key ids that were there, separated by commas.
 const BEFORE: &str = "before";
@@ -21,83 +21,7 @@ pub(super) const USER: &str = "user";
 /// Pause between two looks at what AWS has not yet spread everywhere.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// One call of the connector.
-pub(super) struct Visit<'a> {
-    pub(super) client: Client,
-    pub(super) call: &'a Call<'a>,
-    sent: AtomicBool,
-}
-
-impl<'a> Visit<'a> {
-    pub(super) const fn new(client: Client, call: &'a Call<'a>) -> Self {
-        Self { client, call, sent: AtomicBool::new(false) }
-    }
-
-    /// Whether something was sent that may change the target.
-    pub(super) fn has_sent(&self) -> bool {
-        self.sent.load(Ordering::SeqCst)
-    }
-
-    fn param(&self, name: &str) -> &'a str {
-        self.call.params.get(name).and_then(serde_json::Value::as_str).unwrap_or_default()
-    }
-
-    fn region(&self) -> &'a str {
-        match (self.param("aws-region"), text(self.call.target, "region")) {
-            ("", "") => super::DEFAULT_REGION,
-            ("", region) | (region, _) => region,
-        }
-    }
-
-    async fn ask(&self, key: &Key, service: Service, pairs: &[(&str, &str)]) -> Result<String, Trouble> {
-        self.client.call(key, (service, self.region()), pairs).await
-    }
-
-    /// The key that acts; of a target with a role, a session of that role.
-    async fn acting(&self) -> Result<Key, Failure> {
-        if self.call.acting == ActingAs::User {
-            let missing = || config("there is no access key that could act", "give api-id and api-key");
-            return Key::of(self.call.current).ok_or_else(missing);
-        }
-        let secret = &self.call.target.secret;
-        let missing = || config("access-key-id or access-key is missing", "set both on the target");
-        let base = Key {
-            id: secret.expose_text("access-key-id").ok_or_else(missing)?.to_owned(),
-            secret: secret.field("access-key").ok_or_else(missing)?.clone(),
-            token: secret.field("session-token").cloned(),
-        };
-        let role = text(self.call.target, "role-arn");
-        if role.is_empty() { Ok(base) } else { self.assume(&base, role).await }
-    }
-
-    async fn assume(&self, base: &Key, role: &str) -> Result<Key, Failure> {
-        let external =
-            self.call.target.plain.get("external-id").and_then(serde_json::Value::as_str).unwrap_or_default();
-        let mut pairs = vec![
-            ("Action", "AssumeRole"),
-            ("RoleArn", role),
-            ("RoleSessionName", "volvelle"),
-            ("DurationSeconds", "900"),
-        ];
-        if !external.is_empty() {
-            pairs.push(("ExternalId", external));
-        }
-        let xml = zeroize::Zeroizing::new(self.ask(base, Service::Sts, &pairs).await.map_err(Trouble::failure)?);
-        let field = |name| xml::text(&xml, name).filter(|text| !text.is_empty());
-        match (field("AccessKeyId"), field("SecretAccessKey"), field("SessionToken")) {
-            (Some(id), Some(secret), Some(token)) => {
-                Ok(Key { id, secret: secret.as_str().into(), token: Some(token.as_str().into()) })
-            }
-            _ => Err(protocol("AssumeRole")),
-        }
-    }
-
-    /// The ARN of whoever holds the key.
-    async fn identity(&self, key: &Key) -> Result<String, Trouble> {
-        let xml = self.ask(key, Service::Sts, &[("Action", "GetCallerIdentity")]).await?;
-        xml::text(&xml, "Arn").ok_or_else(|| Trouble::Unclear(protocol("GetCallerIdentity")))
-    }
-
+impl Visit<'_> {
     /// Whose keys they are: as was said, as an earlier preflight found, or the owner of the present key.
     async fn user(&self, acting: &Key) -> Result<String, Failure> {
         let said = self.param("aws-user-name");
@@ -152,10 +76,6 @@ impl<'a> Visit<'a> {
     }
 }
 
-fn protocol(action: &str) -> Failure {
-    Failure::new(FailureClass::Protocol, format!("the answer to {action} cannot be read"), "")
-}
-
 /// The acting key works, the user is known, and his keys can be listed.
 pub(super) async fn preflight(visit: &Visit<'_>) -> Result<Preflight, Failure> {
     let acting = visit.acting().await?;
@@ -198,7 +118,7 @@ pub(super) async fn issue(visit: &Visit<'_>) -> IssueOutcome {
         Ok(ready) => ready,
         Err(failure) => return IssueOutcome::NotReached(failure),
     };
-    visit.sent.store(true, Ordering::SeqCst);
+    visit.sent.mark();
     let answer = visit.ask(&acting, Service::Iam, &[("Action", "CreateAccessKey"), ("UserName", &user)]).await;
     let xml = match answer {
         Ok(xml) => zeroize::Zeroizing::new(xml),

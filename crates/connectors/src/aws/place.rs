@@ -13,21 +13,16 @@ pub(super) struct Given(BTreeMap<&'static str, String>);
 const VARIABLES: [&str; 3] = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_IAM", "AWS_ENDPOINT_URL_STS"];
 
 impl Given {
-    /// What the environment of this process says.
-    pub(super) fn from_environment() -> Self {
-        if std::env::var("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_ok_and(|value| value.eq_ignore_ascii_case("true")) {
+    /// What these variables say.
+    pub(super) fn of(variable: &dyn Fn(&str) -> Option<String>) -> Self {
+        if variable("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return Self::default();
         }
-        let given = |name| Some((name, std::env::var(name).ok().filter(|value| !value.is_empty())?));
+        let given = |name| Some((name, variable(name).filter(|value| !value.is_empty())?));
         Self(VARIABLES.into_iter().filter_map(given).collect())
     }
 
-    /// One address for everything.
-    pub(super) fn everything_at(url: &str) -> Self {
-        Self(BTreeMap::from([(VARIABLES[0], url.to_owned())]))
-    }
-
-    fn of(&self, service: Service) -> Option<&str> {
+    fn at(&self, service: Service) -> Option<&str> {
         let own = match service {
             Service::Iam => VARIABLES[1],
             Service::Sts => VARIABLES[2],
@@ -68,7 +63,7 @@ pub(super) fn place(given: &Given, service: Service, region: &str) -> Place {
         Service::Iam => (format!("{iam}.{suffix}"), iam_region.to_owned()),
         Service::Sts => (format!("sts.{region}.{suffix}"), region.to_owned()),
     };
-    let url = given.of(service).map_or_else(|| format!("https://{host}"), |url| url.trim_end_matches('/').to_owned());
+    let url = given.at(service).map_or_else(|| format!("https://{host}"), |url| url.trim_end_matches('/').to_owned());
     Place { url, region }
 }
 
@@ -112,8 +107,11 @@ mod tests {
 
     #[test]
     fn a_services_own_variable_wins() {
-        let mut given = Given::everything_at("http://one/");
-        given.0.insert("AWS_ENDPOINT_URL_STS", "http://two".to_owned());
+        let given = Given::of(&|name| match name {
+            "AWS_ENDPOINT_URL" => Some("http://one/".to_owned()),
+            "AWS_ENDPOINT_URL_STS" => Some("http://two".to_owned()),
+            _ => None,
+        });
         assert_eq!(place(&given, Service::Iam, "us-east-2").url, "http://one");
         assert_eq!(place(&given, Service::Sts, "us-east-2").url, "http://two");
         assert!(check_region("us-east-2.evil.example/", "region").is_err());

@@ -7,6 +7,7 @@ use std::time::Duration;
 use volvelle_domain::connector::{Failure, FailureClass};
 use volvelle_domain::{Credential, Secret};
 
+use super::own::Own;
 use super::place::{Given, Place, Service, place};
 use super::sign::{self, Signer};
 use super::{config, xml};
@@ -62,10 +63,11 @@ impl Trouble {
 pub(super) struct Client {
     http: reqwest::Client,
     given: Given,
+    own: Own,
 }
 
 impl Client {
-    pub(super) fn new(given: Given) -> Result<Self, Failure> {
+    pub(super) fn new(given: Given, own: Own) -> Result<Self, Failure> {
         // Every call has a connection of its own: one that was closed while it waited would leave it open whether a call arrived.
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(5))
@@ -73,7 +75,12 @@ impl Client {
             .pool_max_idle_per_host(0)
             .build();
         let http = http.map_err(|_| config("no HTTPS client can be made", "install the package ca-certificates"))?;
-        Ok(Self { http, given })
+        Ok(Self { http, given, own })
+    }
+
+    /// The key of the gateway itself.
+    pub(super) async fn own_key(&self) -> Result<Key, Failure> {
+        self.own.key(&self.http).await
     }
 
     /// Calls an action; the answer is the XML.
@@ -200,6 +207,10 @@ fn judged(action: &str, status: u16, xml: String) -> Result<String, Trouble> {
             let text = format!("the access key works but may not call {action}");
             let hint = format!("allow {action} in its policy (docs/targets/aws.md has one)");
             Trouble::Refused(code, Failure::new(FailureClass::Privilege, text, hint))
+        }
+        "EntityTemporarilyUnmodifiable" => {
+            let text = format!("AWS cannot change this for a moment ({action})");
+            Trouble::NotDone(failure(FailureClass::Timeout, text, "it is tried again later"))
         }
         "LimitExceeded" => {
             let text = "the user has two access keys already, which is the most that AWS admits".to_owned();

@@ -49,12 +49,22 @@ pub(super) fn headers(signer: &Signer<'_>, host: &str, path: &str, body: &[u8], 
 }
 
 /// A form body with everything but unreserved characters escaped.
-pub(super) fn form(pairs: &[(&str, &str)]) -> String {
-    pairs.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value))).collect::<Vec<_>>().join("&")
+pub(super) fn form(pairs: &[(&str, &str)]) -> zeroize::Zeroizing<String> {
+    // As long as it may become, because growing would leave a copy behind, and there may be a password in it.
+    let most = pairs.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
+    let mut out = zeroize::Zeroizing::new(String::with_capacity(most));
+    for (name, value) in pairs {
+        if !out.is_empty() {
+            out.push('&');
+        }
+        escape(name, &mut out);
+        out.push('=');
+        escape(value, &mut out);
+    }
+    out
 }
 
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
+fn escape(text: &str, out: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
             out.push(char::from(byte));
@@ -62,7 +72,6 @@ fn escape(text: &str) -> String {
             out.push_str(&format!("%{byte:02X}"));
         }
     }
-    out
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -89,7 +98,7 @@ mod tests {
             service: "iam",
         };
         let body = form(&[("Action", "ListUsers"), ("Version", "2010-05-08"), ("PathPrefix", "/a b/ü")]);
-        assert_eq!(body, "Action=ListUsers&Version=2010-05-08&PathPrefix=%2Fa%20b%2F%C3%BC");
+        assert_eq!(*body, "Action=ListUsers&Version=2010-05-08&PathPrefix=%2Fa%20b%2F%C3%BC");
         let headers = headers(&signer, "iam.amazonaws.com", "/", body.as_bytes(), "20150830T123600Z");
         let authorization = &headers.last().expect("is there").1;
         assert!(

@@ -19,7 +19,8 @@ use zeroize::Zeroizing;
 
 use super::strange;
 use super::visit::Visit;
-use crate::ldap::{config, text, tls};
+use crate::ldap::tls;
+use crate::parameters::{config, text};
 
 /// How long a connection may take to open.
 pub(super) const CONNECT: Duration = Duration::from_secs(10);

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::rmcp::{Challenge, Place, Reply, Role, Session};
 use super::visit::{Visit, Who};
 use super::{config, strange};
-use crate::ldap::flag;
+use crate::parameters::flag;
 
 /// Commands.
 const SET_PRIVILEGE: u8 = 0x3b;
@@ -174,7 +174,7 @@ async fn change(visit: &Visit<'_>, session: &mut Session, new: &Secret) -> Resul
         Some(id) if name_of(session, id).await?.is_some_and(|name| name == user) => id,
         _ => number_of(session, user).await?,
     };
-    visit.sending();
+    visit.sent.mark();
     let reply = session.ask(USER_PASSWORD, &about(id, new.expose())).await?;
     Ok(changed(reply.code))
 }

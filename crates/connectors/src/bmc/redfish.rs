@@ -179,7 +179,7 @@ async fn change(visit: &Visit<'_>, inside: &mut Inside, new: &Secret) -> Result<
             account.ok_or_else(|| config(format!("the BMC has no account {user} any more"), "make it again"))?
         }
     };
-    visit.sending();
+    visit.sent.mark();
     let answer = inside.set_password(&account, text).await?;
     Ok(match answer.status {
         200 | 204 if !messages::refused_all_the_same(&answer.body) => ApplyOutcome::Applied,

@@ -14,7 +14,7 @@ use volvelle_domain::connector::{Failure, FailureClass};
 use zeroize::Zeroizing;
 
 use super::strange;
-use crate::ldap::config;
+use crate::parameters::config;
 
 /// Longest name of a user.
 pub(super) const LONGEST_NAME: usize = 16;

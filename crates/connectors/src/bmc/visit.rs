@@ -1,11 +1,10 @@
 //! One call of the connector: where the controller is, what it speaks, whose account it is and who acts.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use volvelle_domain::Secret;
 use volvelle_domain::connector::{ActingAs, ApplyOutcome, Call, Failure, FailureClass, TargetParams};
 
-use crate::ldap::{config, text};
+use crate::parameters::{config, text};
+use crate::sent::Sent;
 
 /// What a controller speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +55,7 @@ impl Address {
 pub(super) struct Visit<'a> {
     pub(super) call: &'a Call<'a>,
     pub(super) address: Address,
-    sent: AtomicBool,
+    pub(super) sent: Sent,
 }
 
 /// Who logs in.
@@ -75,17 +74,7 @@ impl<'a> Who<'a> {
 
 impl<'a> Visit<'a> {
     pub(super) fn new(call: &'a Call<'a>) -> Result<Self, Failure> {
-        Ok(Self { call, address: Address::of(call.target)?, sent: AtomicBool::new(false) })
-    }
-
-    /// From here on the change may arrive at the controller.
-    pub(super) fn sending(&self) {
-        self.sent.store(true, Ordering::Release);
-    }
-
-    /// Whether the change may have arrived at the controller.
-    pub(super) fn has_sent(&self) -> bool {
-        self.sent.load(Ordering::Acquire)
+        Ok(Self { call, address: Address::of(call.target)?, sent: Sent::default() })
     }
 
     /// The account acts for itself.
@@ -115,7 +104,7 @@ impl<'a> Visit<'a> {
 
     /// What a failure means for a change.
     pub(super) fn outcome(&self, failure: Failure) -> ApplyOutcome {
-        if self.has_sent() {
+        if self.sent.may_have_arrived() {
             return ApplyOutcome::Ambiguous(failure);
         }
         match failure.class {

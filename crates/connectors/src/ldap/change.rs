@@ -184,7 +184,7 @@ pub(super) async fn apply(visit: &Visit<'_>, candidate: &Credential) -> ApplyOut
         Err(failure) => return before_sending(visit, &account, candidate, failure).await,
     };
     let change = Change { visit, account: &account, password };
-    visit.sending();
+    visit.sent.mark();
     let method = visit.call.memory.get("method").map_or("", String::as_str);
     let result = match method {
         "domain-reset" => change.reset(&mut link).await,

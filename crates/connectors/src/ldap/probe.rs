@@ -13,6 +13,7 @@ use super::hashed;
 use super::kerberos::{Question, Verdict};
 use super::timed_out;
 use super::visit::{Account, Visit};
+use crate::sent::nobody_knows;
 
 /// Asks about every credential, in order.
 pub(super) async fn passwords(visit: &Visit<'_>, credentials: &[&Credential]) -> ProbeReport {
@@ -32,11 +33,6 @@ pub(super) async fn passwords(visit: &Visit<'_>, credentials: &[&Credential]) ->
         outcomes.push(asked.unwrap_or_else(|_| ProbeOutcome::Unknown(timed_out())));
     }
     ProbeReport { outcomes, failed_logins: trial.failed_logins }
-}
-
-fn nobody_knows(credentials: &[&Credential], failure: &Failure) -> ProbeReport {
-    let outcomes = credentials.iter().map(|_| ProbeOutcome::Unknown(failure.clone())).collect();
-    ProbeReport { outcomes, failed_logins: 0 }
 }
 
 /// Looks the account up as the target's account; where that is what rotates, nobody else can look.

@@ -1,12 +1,11 @@
 //! One call of the connector: whose account it is, who acts, and where the account is in the directory.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use volvelle_domain::Secret;
 use volvelle_domain::connector::{ActingAs, Call, Failure, FailureClass};
 
 use super::link::{Entry, Link, Root, Server};
 use super::{config, text};
+use crate::sent::Sent;
 
 /// What is read of an account; a server gives what it knows and lets see.
 const ATTRIBUTES: &[&str] = &[
@@ -25,7 +24,7 @@ const ATTRIBUTES: &[&str] = &[
 pub(super) struct Visit<'a> {
     pub(super) call: &'a Call<'a>,
     pub(super) server: Server,
-    sent: AtomicBool,
+    pub(super) sent: Sent,
 }
 
 /// An account in the directory.
@@ -42,17 +41,7 @@ pub(super) struct Account {
 
 impl<'a> Visit<'a> {
     pub(super) fn new(call: &'a Call<'a>) -> Result<Self, Failure> {
-        Ok(Self { call, server: Server::of(call.target)?, sent: AtomicBool::new(false) })
-    }
-
-    /// From here on the change may arrive at the server.
-    pub(super) fn sending(&self) {
-        self.sent.store(true, Ordering::Release);
-    }
-
-    /// Whether the change may have arrived at the server.
-    pub(super) fn has_sent(&self) -> bool {
-        self.sent.load(Ordering::Acquire)
+        Ok(Self { call, server: Server::of(call.target)?, sent: Sent::default() })
     }
 
     /// The secret is the target's own account.

@@ -17,7 +17,7 @@ fn own_policy() -> serde_json::Value {
 }
 
 /// A policy as the documentation has it, with the account's number put in.
-fn documented(name: &str) -> serde_json::Value {
+pub(super) fn documented(name: &str) -> serde_json::Value {
     let page = include_str!("../../../../docs/targets/aws.md");
     let start = format!("```json {name}\n");
     let text = page.split_once(start.as_str()).expect("the page has it").1.split_once("```").expect("it ends").0;
@@ -150,7 +150,7 @@ async fn a_key_that_was_there_before_stays_and_one_that_a_crash_left_goes() {
     assert_eq!(user.ids().await.len(), 2);
     user.connector.revoke(&user.case.call(), &intent).await.expect("clears");
     let current = user.case.current.expose_text("username").expect("has one").to_owned();
-    assert_eq!(user.ids().await, [current.clone()]);
+    assert_eq!(user.ids().await, std::slice::from_ref(&current));
     let other = user.aws.add_key("app").await.expect("another").remove(1);
     let intent = user.connector.intend(&user.case.call()).await.expect("intends").with(INTENT, "yes".into());
     let outcome = user.connector.issue(&user.case.call(), &intent).await;
@@ -212,6 +212,77 @@ async fn a_role_is_assumed_with_its_external_id() {
         user.connector.preflight(&user.case.call(), &PasswordPolicy::default()).await.expect_err("no external id");
     assert_eq!(failure.class, FailureClass::Privilege, "{failure:?}");
     user.case.target.plain.insert("external-id".into(), json!("only-we-know"));
+    user.case.memory =
+        user.connector.preflight(&user.case.call(), &PasswordPolicy::default()).await.expect("ready").memory;
+    let issued = user.issued().await;
+    assert!(user.opens(&issued).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_external_id_is_made_up_once_and_the_gateway_assumes_the_role_with_it() {
+    let mut user = User::new(ActingAs::Target).await;
+    let arn = format!("arn:aws:iam::{ACCOUNT}:role/rotator");
+    let asked = json!({"role-arn": arn, "generate-external-id": true, "use-gw-cloud-identity": "true"});
+    let plain = asked.as_object().expect("an object").clone();
+    let target = TargetParams { plain, secret: Credential::default() };
+    user.connector.check_target(&target).expect("no access key is needed");
+    user.case.target = user.connector.completed(target, &Os);
+    let made = user.case.target.plain["external-id"].as_str().expect("a text").to_owned();
+    assert!(made.len() > 40, "{made}");
+    let again = user.connector.completed(user.case.target.clone(), &Os);
+    assert_eq!(again.plain["external-id"], json!(made), "it stays what the trust policy has");
+    let trust = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",
+        "Principal": {"AWS": format!("arn:aws:iam::{ACCOUNT}:user/gateway")},
+        "Condition": {"StringEquals": {"sts:ExternalId": made}}}]});
+    user.aws.role("rotator", trust, documented("others")).await.expect("a role");
+    let may = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": arn}]});
+    let own = user.aws.user("gateway", Some(may), 1).await.expect("a user").remove(0);
+    let preflight = async |allowed: &str, case: &Case| {
+        let variable = |name: &str| match name {
+            "AWS_ENDPOINT_URL" => Some(user.aws.url()),
+            "AWS_ACCESS_KEY_ID" => Some(own.id.clone()),
+            "AWS_SECRET_ACCESS_KEY" => Some(own.secret.clone()),
+            "VOLVELLE_ALLOW_AWS_IDENTITY" => Some(allowed.to_owned()),
+            _ => None,
+        };
+        let connector = Keys::with(&variable, Duration::from_secs(2));
+        connector.preflight(&case.call(), &PasswordPolicy::default()).await
+    };
+    let failure = preflight("", &user.case).await.expect_err("the gateway's configuration says nothing of it");
+    assert!(
+        failure.class == FailureClass::Config && failure.hint.contains("VOLVELLE_ALLOW_AWS_IDENTITY"),
+        "{failure:?}"
+    );
+    preflight("true", &user.case).await.expect("with the external id");
+    user.case.target.plain.insert("external-id".into(), json!("another"));
+    let failure = preflight("true", &user.case).await.expect_err("the trust policy asks for the other one");
+    assert_eq!(failure.class, FailureClass::Privilege, "{failure:?}");
+    let homeless = TargetParams {
+        plain: json!({"generate-external-id": true}).as_object().cloned().expect("one"),
+        secret: user.case.current.clone(),
+    };
+    assert!(user.connector.check_target(&homeless).is_err(), "an external id is for a role");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_machine_that_the_gateway_runs_on_may_be_its_identity() {
+    let mut user = User::new(ActingAs::Target).await;
+    let trust = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",
+        "Principal": {"Service": "ec2.amazonaws.com"}}]});
+    let arn = user.aws.role("machine", trust, documented("others")).await.expect("a role");
+    let plain = json!({"use-gw-cloud-identity": true}).as_object().expect("an object").clone();
+    user.case.target = TargetParams { plain, secret: Credential::default() };
+    let url = user.aws.url();
+    let variable = |name: &str| match name {
+        "AWS_ENDPOINT_URL" | "AWS_EC2_METADATA_SERVICE_ENDPOINT" => Some(url.clone()),
+        "VOLVELLE_ALLOW_AWS_IDENTITY" => Some("true".to_owned()),
+        _ => None,
+    };
+    user.connector = Arc::new(Keys::with(&variable, Duration::from_secs(2)));
+    let failure =
+        user.connector.preflight(&user.case.call(), &PasswordPolicy::default()).await.expect_err("it has no role yet");
+    assert!(failure.message.contains("metadata service"), "{failure:?}");
+    user.aws.machine_role("machine", &arn).await.expect("gets a role");
     user.case.memory =
         user.connector.preflight(&user.case.call(), &PasswordPolicy::default()).await.expect("ready").memory;
     let issued = user.issued().await;

@@ -121,6 +121,11 @@ fn issues(subject: &dyn Subject) -> bool {
     subject.connector().issues(subject.case().rotator_type)
 }
 
+/// Whether nobody can be asked what opens.
+fn blind(subject: &dyn Subject) -> bool {
+    subject.connector().declaration().capabilities.blind.contains(&subject.case().rotator_type)
+}
+
 /// A candidate, or the intent of one where the target issues.
 async fn draft(subject: &dyn Subject) -> Credential {
     let (call, connector) = (subject.case().call(), subject.connector());
@@ -193,6 +198,14 @@ async fn tells_the_truth(subject: &mut dyn Subject, candidate: &Credential, when
     let current = subject.case().current.clone();
     let (new, old) = (subject.opens(candidate).await, subject.opens(&current).await);
     let outcomes = asked(subject, candidate).await;
+    if blind(subject) {
+        for (truth, outcome) in [new, old].into_iter().zip(&outcomes) {
+            let sound =
+                matches!(outcome, ProbeOutcome::Unknown(_)) || (!truth && matches!(outcome, ProbeOutcome::Refused(_)));
+            assert!(sound, "{when}: nobody can be asked, yet the probe says {outcomes:?}");
+        }
+        return new;
+    }
     for (truth, outcome) in [new, old].into_iter().zip(&outcomes) {
         let said = match outcome {
             ProbeOutcome::Opens(_) => true,

@@ -5,9 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Map, Value, json};
 use volvelle_domain::ItemPath;
-use volvelle_domain::ids::{ItemId, TargetId};
+use volvelle_domain::ids::{ItemId, TargetId, Version};
 use volvelle_domain::item::{Item, ItemKind};
 use volvelle_domain::target::Target;
+use volvelle_rotation::{EngineError, MANAGED, may_open};
 use volvelle_store::{StoreError, Tx, items, rotations, targets, versions};
 
 use super::{Answer, keys, locks, rotated_update, settings};
@@ -257,15 +258,18 @@ pub async fn delete(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let name = params.path("name")?;
     let item = ctx.item(&name, "delete").await?;
     let version = params.int("version").unwrap_or(-1);
-    let mut tx = ctx.app.store.begin().await?;
     if version < 0 {
         check_deletable(ctx, &item)?;
+        let left = take_leave(ctx, &item, params.is("force-delete")).await?;
+        let mut tx = ctx.app.store.begin().await?;
         keys::check_unused(ctx, &mut tx, &item).await?;
-        remove(ctx, &mut tx, &item).await?;
+        remove(ctx, &mut tx, &item, &left).await?;
+        ctx.commit(tx, name.as_str(), left.detail()).await?;
     } else {
+        let mut tx = ctx.app.store.begin().await?;
         remove_version(ctx, &mut tx, &item, version).await?;
+        ctx.commit(tx, name.as_str(), &format!("version {version}")).await?;
     }
-    ctx.commit(tx, name.as_str(), &if version < 0 { String::new() } else { format!("version {version}") }).await?;
     ctx.app.burials.notify_one();
     Ok(deleted(ctx, item.id, &name, version))
 }
@@ -292,11 +296,57 @@ fn check_deletable(ctx: &Ctx<'_>, item: &Item) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// What is left on the target of a secret whose credential Volvelle made.
+enum Left {
+    /// Volvelle made none.
+    Others,
+    /// These versions may have opened the account and do not any more.
+    Nothing(Vec<(String, Version)>),
+    /// The target refused, and the caller does not mind.
+    Something,
+}
+
+impl Left {
+    /// For the audit log.
+    const fn detail(&self) -> &'static str {
+        match self {
+            Self::Others => "",
+            Self::Nothing(_) => "taken off the target",
+            Self::Something => "left on the target",
+        }
+    }
+}
+
+/// Takes what Volvelle made for a secret off its target. It comes before the deletion: what a crash breaks off is asked for again.
+async fn take_leave(ctx: &Ctx<'_>, item: &Item, forced: bool) -> Result<Left, ApiError> {
+    if !item.extras.contains_key(MANAGED) {
+        return Ok(Left::Others);
+    }
+    match ctx.app.engine.take_leave(ctx.account(), item).await {
+        Ok(gone) => Ok(Left::Nothing(gone)),
+        Err(EngineError::Failed(_)) if forced => Ok(Left::Something),
+        Err(EngineError::Failed(failure)) => Err(ApiError::Rotation {
+            code: "rotation_failed",
+            message: format!(
+                "{} stays, because its credential could not be taken off the target: {failure}",
+                item.name
+            ),
+            hint: "correct that and delete it again, or use force-delete, which leaves the credential there".to_owned(),
+        }),
+        Err(other) => Err(other.into()),
+    }
+}
+
 /// Removes an item with all its versions, which the holders are to bury.
-async fn remove(ctx: &Ctx<'_>, tx: &mut Tx, item: &Item) -> Result<(), ApiError> {
+async fn remove(ctx: &Ctx<'_>, tx: &mut Tx, item: &Item, left: &Left) -> Result<(), ApiError> {
     // Locked, so that no version comes between.
     let item = items::lock(tx, ctx.id(), item.id).await?;
     let kept = versions::list_item(tx, ctx.id(), item.id).await?;
+    if let Left::Nothing(gone) = left
+        && kept.iter().any(|v| may_open(v.state) && !gone.iter().any(|(host, n)| *host == v.host && *n == v.version))
+    {
+        return Err(ApiError::Conflict(format!("{} was rotated meanwhile; try again", item.name)));
+    }
     items::remove(tx, ctx.id(), item.id).await.map_err(|error| busy(error, &item.name))?;
     Ok(burial::of_versions(ctx, tx, &item, &kept).await?)
 }
@@ -359,10 +409,11 @@ async fn delete_one(ctx: &Ctx<'_>, name: &str) -> Result<(), ApiError> {
     let path = ItemPath::parse(name).map_err(|error| bad("item", error.to_string()))?;
     let item = ctx.item(&path, "delete").await?;
     check_deletable(ctx, &item)?;
+    let left = take_leave(ctx, &item, false).await?;
     let mut tx = ctx.app.store.begin().await?;
     keys::check_unused(ctx, &mut tx, &item).await?;
-    remove(ctx, &mut tx, &item).await?;
-    ctx.commit(tx, path.as_str(), "").await?;
+    remove(ctx, &mut tx, &item, &left).await?;
+    ctx.commit(tx, path.as_str(), left.detail()).await?;
     ctx.app.burials.notify_one();
     Ok(())
 }

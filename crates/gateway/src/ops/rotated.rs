@@ -8,7 +8,7 @@ use volvelle_domain::item::{Item, ItemKind, ItemVersion, Rotator, RotatorStatus,
 use volvelle_domain::rotation::Stage;
 use volvelle_domain::schedule;
 use volvelle_domain::{Credential, ItemPath};
-use volvelle_rotation::{Outcome, Resolved, Seat, evidence_word};
+use volvelle_rotation::{MANAGED, Outcome, Resolved, Seat, evidence_word, makes_its_own};
 use volvelle_store::slots::SlotFacts;
 use volvelle_store::versions::Slot;
 use volvelle_store::{StoreError, items, rotations, slots, versions};
@@ -72,6 +72,10 @@ pub async fn create(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
     }
     if drafts.is_empty() {
         return Err(bad("target-name", "the linked target has no hosts"));
+    }
+    let ours = item.rotator.as_ref().is_some_and(|rotator| makes_its_own(connector.as_ref(), rotator));
+    if ours && drafts.iter().all(|draft| !settings::has_value(&draft.initial)) {
+        item.extras.insert(MANAGED.to_owned(), Value::Bool(true));
     }
     let notes = tested(ctx, &item, &mut drafts, params).await?;
     if params.is("test-only") {

@@ -45,6 +45,7 @@ pub async fn create(ctx: &Ctx<'_>, kind: &str, params: &Params) -> Answer {
         let connector = ctx.app.registry.get(kind).ok_or_else(|| ApiError::UnknownCommand(kind.to_owned()))?;
         let given = settings::declared(&connector.declaration().target, params);
         connector.check_target(&given)?;
+        let given = connector.completed(given, ctx.app.engine.parts().entropy.as_ref());
         target.params = given.plain;
         secret = given.secret;
     }
@@ -270,6 +271,7 @@ pub async fn update(ctx: &Ctx<'_>, kind: &str, params: &Params) -> Answer {
     } else if let Some(connector) = ctx.app.registry.get(kind) {
         wanted = settings::changed(&kept, &connector.declaration().target, params);
         connector.check_target(&wanted)?;
+        wanted = connector.completed(wanted, ctx.app.engine.parts().entropy.as_ref());
         target.params.clone_from(&wanted.plain);
         if target.params != before.params {
             // Its secret will be shown to another address: who may not read it cannot choose where it is sent.

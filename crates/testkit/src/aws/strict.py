@@ -1,12 +1,16 @@
 """moto's IAM and STS over HTTP, stricter than moto itself, for one test process.
 
 Every call must be signed and permitted. Beyond moto: permissions are those on the named user, inactive keys do not authenticate, a role's external id is checked, session
-tokens are needed. `/strict/...` is the way past the API: it makes users and tells the truth about their keys.
+tokens are needed, console passwords obey the account's password policy and a login profile has a date of its own. The metadata service
+of a machine answers by its second protocol only. `/strict/...` is the way past the API: it makes users and tells the truth about them.
 Ends when standard input closes.
 """
 
+import datetime
+import io
 import json
 import os
+import secrets
 import sys
 import threading
 
@@ -14,15 +18,17 @@ os.environ["INITIAL_NO_AUTH_ACTION_COUNT"] = "0"
 
 from moto.core.authorization import ActionAuthenticatorMixin
 from moto.iam import access_control
-from moto.iam.models import iam_backends
+from moto.iam.models import IAMBackend, iam_backends
+from moto.iam.responses import IamResponse
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from moto.sts.models import STSBackend
+from moto.sts.models import STSBackend, sts_backends
 from moto.core.exceptions import ServiceException
+from moto.core.responses import ActionResult
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 ACCOUNT = "123456789012"
 backend = iam_backends[ACCOUNT]["aws"]
-state = {"throttle": 0, "calls": []}
+state = {"throttle": 0, "calls": [], "machine": None, "tokens": set(), "profiles": 0, "lost": []}
 
 plain_user_key = access_control.IAMUserAccessKey.__init__
 
@@ -68,6 +74,91 @@ def on_its_resource(self, resource="*"):
 ActionAuthenticatorMixin._authenticate_and_authorize_normal_action = on_its_resource
 
 
+class PolicyViolation(ServiceException):
+    code = "PasswordPolicyViolation"
+    message = "Password should conform to the account password policy"
+
+
+SYMBOLS = set("!@#$%^&*()_+-=[]{}|'")
+
+
+def conform(password):
+    """What IAM documents: the account's policy, or eight characters of three kinds where it has none."""
+    kinds = [any(c.islower() for c in password), any(c.isupper() for c in password), any(c.isdigit() for c in password)]
+    symbols = any(c in SYMBOLS for c in password)
+    policy = backend.account_password_policy
+    if policy is None:
+        good = 8 <= len(password) <= 128 and sum(kinds) + any(not c.isalnum() for c in password) >= 3
+    else:
+        asked = [policy.require_lowercase_characters, policy.require_uppercase_characters, policy.require_numbers]
+        good = policy.minimum_password_length <= len(password) <= 128 and all(has or not must for has, must in zip(kinds, asked))
+        good = good and (symbols or not policy.require_symbols)
+    if not good:
+        raise PolicyViolation()
+
+
+plain_create_profile = IAMBackend.create_login_profile
+plain_update_profile = IAMBackend.update_login_profile
+
+
+def create_profile(self, user_name, password):
+    conform(password)
+    user = plain_create_profile(self, user_name, password)
+    # Profiles of one test are made in different seconds, as people make them.
+    state["profiles"] += 1
+    user.profile_date = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0) + datetime.timedelta(seconds=state["profiles"])
+    user.password_reset_required = False
+    return user
+
+
+def update_profile(self, user_name, password, password_reset_required):
+    if password is not None:
+        conform(password)
+    user = self.get_user(user_name)
+    was = (user.password, user.password_reset_required)
+    plain_update_profile(self, user_name, password, password_reset_required)
+    # What is not given stays as it is.
+    if password is None:
+        user.password = was[0]
+    user.password_reset_required = was[1] if password_reset_required is None else str(password_reset_required).lower() == "true"
+    return user
+
+
+def show_profile(self):
+    user = self.backend.get_login_profile(self._get_param("UserName"))
+    return ActionResult({"LoginProfile": {"UserName": user.name, "CreateDate": user.profile_date, "PasswordResetRequired": user.password_reset_required}})
+
+
+IAMBackend.create_login_profile = create_profile
+IAMBackend.update_login_profile = update_profile
+IamResponse.get_login_profile = show_profile
+
+
+def metadata(environ, path):
+    """The metadata service of a machine with a role; `None` if it refuses."""
+    if environ["REQUEST_METHOD"] == "PUT" and path == "/latest/api/token":
+        if not environ.get("HTTP_X_AWS_EC2_METADATA_TOKEN_TTL_SECONDS"):
+            return None
+        token = secrets.token_urlsafe(40)
+        state["tokens"].add(token)
+        return token
+    if environ["REQUEST_METHOD"] != "GET" or environ.get("HTTP_X_AWS_EC2_METADATA_TOKEN") not in state["tokens"]:
+        return None
+    role, start = state["machine"], "/latest/meta-data/iam/security-credentials/"
+    if role is None or not path.startswith(start):
+        return None
+    if path == start:
+        return role["name"]
+    if path != start + role["name"]:
+        return None
+    session = plain_assume_role(
+        sts_backends[ACCOUNT]["aws"], "us-east-1", "i-0123456789abcdef0", role["arn"], None, 3600, None
+    )
+    return json.dumps({"Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": session.access_key_id,
+                       "SecretAccessKey": session.secret_access_key, "Token": session.session_token,
+                       "Expiration": "2099-01-01T00:00:00Z"})
+
+
 def keys_of(user):
     found = backend.get_user(user).access_keys
     return [{"id": k.access_key_id, "secret": k.secret_access_key, "status": k.status} for k in found]
@@ -93,6 +184,34 @@ def past_the_api(what, body):
     if what == "key":
         backend.create_access_key(body["name"])
         return keys_of(body["name"])
+    if what == "login":
+        user = backend.get_user(body["name"])
+        if user.password:
+            backend.delete_login_profile(body["name"])
+        if body.get("password"):
+            backend.create_login_profile(body["name"], body["password"])
+        return {}
+    if what == "password":
+        user = backend.get_user(body["name"])
+        if body.get("set"):
+            user.password = body["set"]
+        return {"password": user.password, "reset": bool(user.password_reset_required)}
+    if what == "reset":
+        backend.get_user(body["name"]).password_reset_required = True
+        return {}
+    if what == "policy":
+        backend.update_account_password_policy(
+            allow_change_password=True, hard_expiry=False, max_password_age=0, minimum_password_length=body["length"],
+            password_reuse_prevention=0, require_lowercase_characters=True, require_numbers=True,
+            require_symbols=body["symbols"], require_uppercase_characters=True,
+        )
+        return {}
+    if what == "machine":
+        state["machine"] = {"name": body["name"], "arn": body["arn"]}
+        return {}
+    if what == "lose":
+        state["lost"] = [body["action"]] * body["calls"]
+        return {}
     if what == "throttle":
         state["throttle"] = body["calls"]
         return {}
@@ -114,6 +233,10 @@ class Strict:
             answer = json.dumps(past_the_api(path[len("/strict/"):], json.loads(body or b"{}"))).encode()
             start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(answer)))])
             return [answer]
+        if path.startswith("/latest/"):
+            answer = metadata(environ, path)
+            start_response("401 Unauthorized" if answer is None else "200 OK", [("Content-Type", "text/plain")])
+            return [(answer or "").encode()]
         action = [part[7:] for part in body.decode().split("&") if part.startswith("Action=")]
         state["calls"].extend(action)
         if state["throttle"] > 0:
@@ -121,8 +244,13 @@ class Strict:
             answer = b"<ErrorResponse><Error><Code>Throttling</Code><Message>Rate exceeded</Message></Error></ErrorResponse>"
             start_response("400 Bad Request", [("Content-Type", "text/xml"), ("Content-Length", str(len(answer)))])
             return [answer]
-        import io
         environ["wsgi.input"] = io.BytesIO(body)
+        if action and action[0] in state["lost"]:
+            state["lost"].remove(action[0])
+            for _ in self.app(environ, lambda *_: None):
+                pass
+            start_response("503 Service Unavailable", [("Content-Length", "0")])
+            return [b""]
         return self.app(environ, start_response)
 
 
