@@ -220,7 +220,7 @@ impl Engine {
         let mut tx = self.parts.store.read().await?;
         let target = targets::load(&mut tx, &account.id, id).await?;
         self.parts.vault.require(target.protection.as_ref())?;
-        if let Some(parent) = target.linked.as_ref().and_then(|linked| linked.parent) {
+        if let Some(parent) = target.parent {
             let parent = targets::load(&mut tx, &account.id, parent).await?;
             self.parts.vault.require(parent.protection.as_ref())?;
         }

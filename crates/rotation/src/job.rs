@@ -322,10 +322,8 @@ impl Job for SlotJob {
 
     async fn prepare(&mut self, winner: &ItemVersion) -> Result<(), Failure> {
         self.hand_on(winner).await?;
-        if self.seat.rotator.rotator_type != "target" {
-            return Ok(());
-        }
-        let Some(source) = self.seat.resolved.source.clone() else { return Ok(()) };
+        let source = self.seat.resolved.source.clone().filter(|_| self.seat.feeding().is_some());
+        let Some(source) = source else { return Ok(()) };
         let credential = self.open(winner).await?;
         self.target_version =
             books::target_version(&self.parts, &self.seat, &source, &credential).await.map_err(failed)?;

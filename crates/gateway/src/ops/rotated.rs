@@ -50,7 +50,9 @@ pub async fn create(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
         _ => None,
     };
     let rotator_type = params.text("rotator-type").or(only).ok_or_else(|| bad("rotator-type", "is required"))?;
-    if rotator_type == "target" {
+    let own = connector.declaration().rotator_type(rotator_type);
+    let feeds = own.is_some_and(|own| own.feeds_into(&resolved.params("")));
+    if feeds {
         ctx.require(TARGETS, target.name.as_str(), "read")?;
         ctx.require(TARGETS, target.name.as_str(), "update")?;
     }
@@ -63,7 +65,9 @@ pub async fn create(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
     item.protection = keys::chosen(ctx, params, &["key"], None).await?;
     ctx.app.vault.require(item.protection.as_ref())?;
     settings::common(&mut item, params, ctx.parameter_names())?;
-    let rotator = rotator(ctx, &resolved, rotator_type, given.plain.clone(), params)?;
+    let mut rotator = rotator(ctx, &resolved, rotator_type, given.plain.clone(), params)?;
+    // The target holds one value for all its hosts.
+    rotator.same_password |= feeds;
     item.rotator = Some(rotator);
     let mut drafts = Vec::new();
     for host in resolved.hosts() {
@@ -105,7 +109,7 @@ fn rotator(
         acting,
         acting_spelling,
         params: given,
-        same_password: params.is("same-password") || rotator_type == "target",
+        same_password: params.is("same-password"),
         policy: settings::policy(None, params, account)?,
         schedule,
         next_rotation_at: next,

@@ -64,8 +64,8 @@ async fn what_needs_a_fragment_is_neither_planned_nor_claimed_where_it_is_missin
         let plain = with_target(&mut tx, &one, "/t").await;
         let sealed = Target { protection: Some(b), ..target(&one, "/tb") };
         let sealed = targets::add(&mut tx, &sealed, &parameters(1)).await.expect("adds");
-        let linked = Linked { parent: Some(sealed), hosts_kind: String::new(), hosts: vec![] };
-        let linked = Target { kind: "linked".into(), linked: Some(linked), ..target(&one, "/tl") };
+        let (kind, hosts) = ("linked".into(), Some(Linked::default()));
+        let linked = Target { kind, parent: Some(sealed), linked: hosts, ..target(&one, "/tl") };
         let linked = targets::add(&mut tx, &linked, &parameters(1)).await.expect("adds");
         let secrets = [
             ("/plain", plain, None),
