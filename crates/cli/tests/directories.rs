@@ -140,6 +140,39 @@ async fn a_hosts_domain_is_a_parent_target_and_its_new_password_reaches_the_host
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_children_of_a_parent_never_lock_its_account_together() -> Result<()> {
+    let (mut gateway, domain) = (DevGateway::start().await?, Domain::start()?);
+    let mut parent = json!({"name": "/dir/corp", "ldap-url": format!("ldaps://{}", domain.address()),
+        "bind-dn": "rot@corp.test", "bind-dn-password": "Wrong-Passw0rd!1", "ldap-ca-cert": domain.authority()?});
+    succeed(&mut gateway, "target-create-ldap", parent.clone()).await?;
+    for (n, user) in ["app1", "app2", "app3", "weak"].into_iter().enumerate() {
+        let (target, name) = (format!("/win/h{n}"), format!("/win/{user}"));
+        let host = json!({"name": target, "hostname": "host.corp.test", "connection-type": "parent-target",
+            "parent-target-name": "/dir/corp"});
+        succeed(&mut gateway, "target-create-windows", host).await?;
+        let secret = json!({"name": name, "target-name": target, "rotator-type": "password", "rotated-username": user,
+            "authentication-credentials": "use-target-creds", "skip-dry-run": true});
+        succeed(&mut gateway, "rotated-secret-create-windows", secret).await?;
+    }
+    for user in ["app1", "app2", "app3", "weak"] {
+        let (status, _) = gateway.post("gateway-rotate-secret", json!({"name": format!("/win/{user}")})).await?;
+        ensure!(status >= 300, "{user}: rotated with a wrong password");
+    }
+    assert_eq!(domain.failures("rot")?, 2, "every child tried it");
+    let item = succeed(&mut gateway, "describe-item", json!({"name": "/win/weak"})).await?;
+    let error = item["item_general_info"]["rotated_secret_details"]["last_rotation_error"].to_string();
+    assert!(error.contains("/dir/corp") && error.contains("auth"), "{error}");
+    // Correcting the parent ends the wait of all.
+    parent["bind-dn-password"] = json!(INITIAL_PASSWORD);
+    succeed(&mut gateway, "target-update-ldap", parent).await?;
+    for user in ["app1", "weak"] {
+        succeed(&mut gateway, "gateway-rotate-secret", json!({"name": format!("/win/{user}")})).await?;
+        assert!(domain.opens(user, &value(&mut gateway, &format!("/win/{user}")).await?)?);
+    }
+    Ok(())
+}
+
 async fn succeed(gateway: &mut DevGateway, operation: &str, body: Value) -> Result<Value> {
     let (status, answer) = gateway.post(operation, body).await?;
     ensure!((200..300).contains(&status), "{operation}: {status} {answer}");

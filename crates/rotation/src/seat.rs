@@ -97,6 +97,12 @@ impl Resolved {
         TargetParams { plain, secret: self.secret.clone(), parent }
     }
 
+    /// The target whose account acts: its refused logins count there, whoever caused them.
+    #[must_use]
+    pub fn acting(&self) -> &Target {
+        self.through.as_ref().map_or(&self.record, |(parent, _)| parent)
+    }
+
     /// The targets that it consists of: itself and its parent.
     fn records(&self) -> impl Iterator<Item = &Target> {
         let source = self.source.iter().filter(|source| source.id != self.record.id);

@@ -83,6 +83,17 @@ pub async fn through(
     Ok(Some(parent.id))
 }
 
+/// Whoever makes the credential of a target work for him, or that of its parent, could as well read it.
+///
+/// # Errors
+/// The caller may not.
+pub async fn require_acting(ctx: &Ctx<'_>, target: &Target) -> Result<(), ApiError> {
+    ctx.require(TARGETS, target.name.as_str(), "read")?;
+    let Some(parent) = target.parent.filter(|_| target.linked.is_none()) else { return Ok(()) };
+    let parent = targets::load(&mut ctx.app.store.read().await?, ctx.id(), parent).await?;
+    ctx.require(TARGETS, parent.name.as_str(), "read")
+}
+
 /// A parent as far as checks without I/O need it.
 fn plainly(parent: &Target) -> Box<Parent> {
     let params = TargetParams { plain: parent.params.clone(), ..TargetParams::default() };

@@ -13,7 +13,7 @@ use volvelle_store::slots::SlotFacts;
 use volvelle_store::versions::Slot;
 use volvelle_store::{StoreError, items, rotations, slots, versions};
 
-use super::{Answer, keys, locks, settings};
+use super::{Answer, keys, locks, parents, settings};
 use crate::ctx::{Ctx, ITEMS, TARGETS};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
@@ -57,8 +57,7 @@ pub async fn create(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
         ctx.require(TARGETS, target.name.as_str(), "update")?;
     }
     if acting(params)?.is_some_and(|(acting, _)| acting == ActingAs::Target) {
-        // Whoever makes the target's credential work for him could as well read it.
-        ctx.require(TARGETS, target.name.as_str(), "read")?;
+        parents::require_acting(ctx, &target).await?;
     }
     let given = settings::given_secret(connector.declaration(), params);
     let mut item = settings::new_item(ctx, name, ItemKind::RotatedSecret);

@@ -12,8 +12,8 @@ use volvelle_domain::schedule;
 use volvelle_rotation::{Resolved, Seat};
 use volvelle_store::{StoreError, items, rotations, targets, versions};
 
-use super::{Answer, keys, locks, rotated, settings};
-use crate::ctx::{Ctx, ITEMS, TARGETS};
+use super::{Answer, keys, locks, parents, rotated, settings};
+use crate::ctx::{Ctx, ITEMS};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
 
@@ -37,7 +37,8 @@ pub async fn update(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
     if asks_for_test(&rotator, &wanted) && wanted.acting == ActingAs::Target {
         let mut tx = ctx.app.store.read().await?;
         let target = targets::load(&mut tx, ctx.id(), wanted.target).await?;
-        ctx.require(TARGETS, target.name.as_str(), "read")?;
+        drop(tx);
+        parents::require_acting(ctx, &target).await?;
     }
     if let Some(to) = params.opt_path("new-name")? {
         ctx.require(ITEMS, to.as_str(), "create")?;

@@ -125,7 +125,9 @@ async fn who_may_not_read_a_parent_cannot_choose_where_it_is_used() {
     world.done("target-create-ldap", directory("/dir/corp")).await;
     world.done("target-create-windows", host("/win/h1", "/dir/corp")).await;
     let ann = world.person("/ann").await;
-    let rules = [("target-rule", "/ann/*", "create,read,update,delete,list"), ("target-rule", "/dir/*", "list,delete")];
+    let all = "create,read,update,delete,list";
+    let rules =
+        [("target-rule", "/ann/*", all), ("item-rule", "/ann/*", all), ("target-rule", "/dir/*", "list,delete")];
     world.role("/anns", "/ann", &rules).await;
     let (status, _) = refusal(&world, &ann.token, "target-create-windows", host("/ann/h", "/dir/corp")).await;
     assert_eq!(status, 401);
@@ -135,8 +137,14 @@ async fn who_may_not_read_a_parent_cannot_choose_where_it_is_used() {
     world.done("set-role-rule", rule("list,read")).await;
     world.done_as(&ann.token, "target-create-windows", host("/ann/h", "/dir/corp")).await;
     world.done("set-role-rule", rule("list")).await;
+    let secret = json!({"name": "/ann/app1", "target-name": "/ann/h", "rotator-type": "password", "rotated-username": "app1",
+        "authentication-credentials": "use-target-creds", "skip-dry-run": true});
+    let (status, _) = refusal(&world, &ann.token, "rotated-secret-create-windows", secret.clone()).await;
+    assert_eq!(status, 401, "the parent's account would work for her");
     let elsewhere = json!({"name": "/ann/h", "hostname": "evil.example"});
     let (status, _) = refusal(&world, &ann.token, "target-update-windows", elsewhere).await;
     assert_eq!(status, 401);
     world.done_as(&ann.token, "target-update-windows", json!({"name": "/ann/h", "description": "mine"})).await;
+    world.done("set-role-rule", rule("list,read")).await;
+    world.done_as(&ann.token, "rotated-secret-create-windows", secret).await;
 }
