@@ -104,9 +104,10 @@ async fn a_hosts_domain_is_a_parent_target_and_its_new_password_reaches_the_host
     let parent = json!({"name": "/dir/corp", "ldap-url": format!("ldaps://{}", domain.address()), "server-type": "ActiveDirectory",
         "bind-dn": "Administrator@corp.test", "bind-dn-password": INITIAL_PASSWORD, "ldap-ca-cert": domain.authority()?});
     succeed(&mut gateway, "target-create-ldap", parent).await?;
+    // The simulated host is no member: it has an Administrator of its own with the same password.
     let target = json!({"name": "/win/h1", "hostname": host.address().to_string(), "certificate": host.authority()?,
         "connection-type": "parent-target", "parent-target-name": "/dir/corp", "username": "dummy_value",
-        "password": "dummy_value", "winrm-auth": "ntlm"});
+        "password": "dummy_value", "domain": "WIN1", "winrm-auth": "ntlm"});
     succeed(&mut gateway, "target-create-windows", target).await?;
     let secret = json!({"name": "/win/app1", "target-name": "/win/h1", "rotator-type": "password", "rotated-username": "app1",
         "authentication-credentials": "use-target-creds", "services": "spool"});
@@ -121,7 +122,7 @@ async fn a_hosts_domain_is_a_parent_target_and_its_new_password_reaches_the_host
     succeed(&mut gateway, "rotated-secret-create-ldap", own).await?;
     succeed(&mut gateway, "target-update-ldap", json!({"name": "/dir/corp", "new-name": "/dir/moved"})).await?;
     for name in ["/dir/admin", "/win/app1"] {
-        // The simulated host is in no domain, and its administrator keeps his password.
+        // The host's own Administrator keeps his password.
         if name == "/win/app1" {
             let alone = json!({"name": name, "services": ""});
             succeed(&mut gateway, "rotated-secret-update-windows", alone).await?;

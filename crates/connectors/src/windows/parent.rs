@@ -84,23 +84,20 @@ pub(super) fn acting_for(target: &TargetParams) -> Result<Cow<'_, TargetParams>,
 /// Domain and name of the parent's account as Windows knows them; the name is empty if the parent does not say.
 fn logon(target: &TargetParams, parent: &Parent) -> (String, String) {
     let params = &parent.params;
-    let split = |name: &str, domain: &str| {
-        let (domain, user) = split(name, domain);
-        (domain.unwrap_or_default().to_owned(), user.to_owned())
+    let (name, domain) = if parent.kind == "ldap" {
+        let dn = text(params, "bind-dn");
+        let name = match text(params, "username") {
+            "" if is_dn(dn) => "",
+            "" => dn,
+            given => given,
+        };
+        (name, domain_of(dn))
+    } else {
+        (text(params, "username"), text(params, "domain").to_owned())
     };
-    if parent.kind != "ldap" {
-        return split(text(params, "username"), text(params, "domain"));
-    }
-    let dn = text(params, "bind-dn");
-    let name = match text(params, "username") {
-        "" if is_dn(dn) => "",
-        "" => dn,
-        given => given,
-    };
-    match text(target, "domain") {
-        "" => split(name, &domain_of(dn)),
-        given => split(name, given),
-    }
+    let (domain, user) = split(name, &domain);
+    let given = Some(text(target, "domain")).filter(|domain| !domain.is_empty());
+    (given.or(domain).unwrap_or_default().to_owned(), user.to_owned())
 }
 
 /// The domain that a distinguished name ends in.
@@ -157,6 +154,8 @@ mod tests {
         assert_eq!(acting(&own, ldap(json!({"bind-dn": "CORP\\rot", "kdc-host": "kdc"}))), ["CORP", "rot", "kdc"]);
         assert_eq!(acting(&own, ldap(json!({"bind-dn": dn, "username": "rot"})))[..2], ["corp.test", "rot"]);
         assert_eq!(acting(&json!({"domain": "CORP"}), ldap(json!({"bind-dn": dn, "username": "rot"})))[0], "CORP");
+        let other = acting(&json!({"domain": "WIN1"}), ldap(json!({"bind-dn": "rot@corp.test"})));
+        assert_eq!(other[..2], ["WIN1", "rot"], "what the host's own target says counts");
         assert_eq!(acting(&own, ldap(json!({ "bind-dn": dn })))[1], "");
         assert_eq!(acting(&json!({"kdc-host": "k"}), ldap(json!({ "bind-dn": dn })))[2], "k");
         let windows = json!({"hostname": "::1", "port": "636", "username": "rot", "domain": "corp.test"});
