@@ -30,7 +30,7 @@ pub struct Resolved {
     /// The opened secret parameters.
     pub secret: Credential,
     /// The target through which it is reached, with its opened secret parameters; a linked target's parent is its `source` instead.
-    pub through: Option<(Target, Credential)>,
+    pub through: Option<Box<(Target, Credential)>>,
 }
 
 impl Resolved {
@@ -41,7 +41,7 @@ impl Resolved {
     pub async fn load(parts: &Parts, account: &Account, id: TargetId) -> Result<Self, EngineError> {
         let mut tx = parts.store.read().await?;
         let record = targets::load(&mut tx, &account.id, id).await?;
-        Self::of(parts, account, record, tx).await
+        Box::pin(Self::of(parts, account, record, tx)).await
     }
 
     async fn of(parts: &Parts, account: &Account, record: Target, mut tx: Tx) -> Result<Self, EngineError> {
@@ -68,7 +68,7 @@ impl Resolved {
         let through = match (through, &parents) {
             (Some(parent), Some(version)) => {
                 let secret = parts.vault.open_target(account, &parent, version).await?;
-                Some((parent, secret))
+                Some(Box::new((parent, secret)))
             }
             _ => None,
         };
@@ -90,7 +90,7 @@ impl Resolved {
                 plain.insert("port".to_owned(), Value::from(port));
             }
         }
-        let parent = self.through.as_ref().map(|(parent, secret)| {
+        let parent = self.through.as_deref().map(|(parent, secret)| {
             let params = TargetParams { plain: parent.params.clone(), secret: secret.clone(), parent: None };
             Box::new(Parent { kind: parent.kind.clone(), params })
         });
@@ -100,13 +100,13 @@ impl Resolved {
     /// The target whose account acts: its refused logins count there, whoever caused them.
     #[must_use]
     pub fn acting(&self) -> &Target {
-        self.through.as_ref().map_or(&self.record, |(parent, _)| parent)
+        self.through.as_deref().map_or(&self.record, |(parent, _)| parent)
     }
 
     /// The targets that it consists of: itself and its parent.
     fn records(&self) -> impl Iterator<Item = &Target> {
         let source = self.source.iter().filter(|source| source.id != self.record.id);
-        std::iter::once(&self.record).chain(source).chain(self.through.iter().map(|(parent, _)| parent))
+        std::iter::once(&self.record).chain(source).chain(self.through.iter().map(|through| &through.0))
     }
 
     /// Pinned identities of the target and of its parent.
