@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use volvelle_domain::connector::{Connector, Parent};
 use volvelle_testkit::samba::Domain;
+use volvelle_testkit::winrm::Simulated;
 
 use super::*;
 
@@ -87,4 +88,24 @@ async fn what_the_parent_lacks_is_told_before_anything_changes() {
     parent.params.plain.insert("bind-dn".into(), json!("CN=rot,CN=Users,DC=corp,DC=test"));
     let failure = connector().check_secret(&case.call(), &case.current).expect_err("a distinguished name cannot");
     assert!(failure.hint.contains("username"), "{failure:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_transport_winrm_the_parents_account_changes_the_hosts_own_accounts() {
+    let host = Simulated::start().expect("starts");
+    let directory = json!({"ldap-url": "ldaps://nobody.corp.test", "username": "Administrator",
+        "bind-dn": "CN=Administrator,CN=Users,DC=corp,DC=test"});
+    let mut case = through("ldap", ActingAs::Target, "app1");
+    // The simulated host is no member of the domain: its own Administrator has the same password.
+    let target = json!({"hostname": host.address().to_string(), "certificate": host.authority().expect("reads"),
+        "transport": "winrm", "winrm-auth": "ntlm", "domain": "WIN1", "connection-type": "parent-target"});
+    case.target = params(&target, None);
+    let parent = Parent { kind: "ldap".to_owned(), params: params(&directory, Some("bind-dn-password")) };
+    case.target.parent = Some(Box::new(parent));
+    let (connector, policy) = (connector(), PasswordPolicy::default());
+    connector.check_target(&case.target).expect("fine");
+    case.memory = connector.preflight(&case.call(), &policy).await.expect("preflight").memory;
+    let candidate = connector.generate(&case.call(), &policy, &Os).expect("generates");
+    assert_eq!(connector.apply(&case.call(), &candidate).await, ApplyOutcome::Applied);
+    assert!(host.holds("app1", candidate.expose_text("password").expect("has one")).expect("ground truth"));
 }
