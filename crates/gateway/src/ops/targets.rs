@@ -177,14 +177,19 @@ async fn addresses(
 ) -> Result<(String, Vec<(String, TargetParams)>), ApiError> {
     let (record, kind, secret) = (target.clone(), target.kind.clone(), secret.clone());
     let mut resolved = Resolved { record, source: None, kind, secret, through: None };
+    let parent = match target.parent {
+        Some(parent) => Some(targets::load(&mut ctx.app.store.read().await?, ctx.id(), parent).await?),
+        None => None,
+    };
     match &target.linked {
-        None => resolved.source = Some(target.clone()),
+        None => {
+            resolved.source = Some(target.clone());
+            // Nobody logs in: its credential is not needed.
+            resolved.through = parent.map(|parent| Box::new((parent, Credential::default())));
+        }
         Some(linked) => {
             resolved.kind.clone_from(&linked.hosts_kind);
-            if let Some(parent) = target.parent {
-                let mut tx = ctx.app.store.read().await?;
-                resolved.source = Some(targets::load(&mut tx, ctx.id(), parent).await?);
-            }
+            resolved.source = parent;
         }
     }
     let all = resolved.hosts().into_iter().map(|host| (host.clone(), resolved.params(&host))).collect();
