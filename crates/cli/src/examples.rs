@@ -71,6 +71,8 @@ pub fn lines(operation: &str) -> &'static [&'static str] {
             "volvelle target create windows -n /prod/win1 --hostname win1 --username Administrator --password",
             "volvelle target create windows -n /prod/corp --hostname dc1.corp.example --port 636 \\",
             "    --domain corp.example --username rotator --password --certificate @ca.pem",
+            "volvelle target create windows -n /prod/web1 --hostname web1 \\",
+            "    --connection-type parent-target --parent-target-name /prod/corp",
         ],
         "rotated-secret-create-windows" => &[
             "volvelle rotated-secret create windows -n /prod/svc-web --target-name /prod/corp \\",

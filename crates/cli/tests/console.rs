@@ -29,6 +29,11 @@ async fn a_protection_key_is_chosen_in_the_forms_and_a_missing_fragment_is_told(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_gets_another_target_as_its_parent_in_the_forms() -> Result<()> {
+    case("parents").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_role_change_takes_effect() -> Result<()> {
     case("roles").await
 }

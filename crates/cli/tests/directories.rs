@@ -98,6 +98,82 @@ async fn a_service_that_does_not_get_the_new_password_is_told_and_the_others_hav
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hosts_domain_is_a_parent_target_and_its_new_password_reaches_the_hosts_services() -> Result<()> {
+    let (mut gateway, domain, host) = (DevGateway::start().await?, Domain::start()?, Simulated::start()?);
+    let parent = json!({"name": "/dir/corp", "ldap-url": format!("ldaps://{}", domain.address()), "server-type": "ActiveDirectory",
+        "bind-dn": "Administrator@corp.test", "bind-dn-password": INITIAL_PASSWORD, "ldap-ca-cert": domain.authority()?});
+    succeed(&mut gateway, "target-create-ldap", parent).await?;
+    // The simulated host is no member: it has an Administrator of its own with the same password.
+    let target = json!({"name": "/win/h1", "hostname": host.address().to_string(), "certificate": host.authority()?,
+        "connection-type": "parent-target", "parent-target-name": "/dir/corp", "username": "dummy_value",
+        "password": "dummy_value", "domain": "WIN1", "winrm-auth": "ntlm"});
+    succeed(&mut gateway, "target-create-windows", target).await?;
+    let secret = json!({"name": "/win/app1", "target-name": "/win/h1", "rotator-type": "password", "rotated-username": "app1",
+        "authentication-credentials": "use-target-creds", "services": "spool"});
+    succeed(&mut gateway, "rotated-secret-create-windows", secret).await?;
+    succeed(&mut gateway, "gateway-rotate-secret", json!({"name": "/win/app1"})).await?;
+    let new = value(&mut gateway, "/win/app1").await?;
+    assert!(domain.opens("app1", &new)? && !domain.opens("app1", INITIAL_PASSWORD)?);
+    assert_eq!(host.dependent("service:spool")?, (new, 2));
+
+    // The parent's own password changes, and it gets another name: its children follow.
+    let own = json!({"name": "/dir/admin", "target-name": "/dir/corp", "rotator-type": "target"});
+    succeed(&mut gateway, "rotated-secret-create-ldap", own).await?;
+    succeed(&mut gateway, "target-update-ldap", json!({"name": "/dir/corp", "new-name": "/dir/moved"})).await?;
+    for name in ["/dir/admin", "/win/app1"] {
+        // The host's own Administrator keeps his password.
+        if name == "/win/app1" {
+            let alone = json!({"name": name, "services": ""});
+            succeed(&mut gateway, "rotated-secret-update-windows", alone).await?;
+        }
+        succeed(&mut gateway, "gateway-rotate-secret", json!({"name": name})).await?;
+    }
+    assert!(domain.opens("Administrator", &value(&mut gateway, "/dir/admin").await?)?);
+    assert!(!domain.opens("Administrator", INITIAL_PASSWORD)?);
+    assert!(domain.opens("app1", &value(&mut gateway, "/win/app1").await?)?);
+    let verified = succeed(&mut gateway, "rotated-secret-verify", json!({"name": "/win/app1"})).await?;
+    assert_eq!(verified["hosts"][0]["status"], "valid", "{verified}");
+    let shown = succeed(&mut gateway, "target-get-details", json!({"name": "/win/h1"})).await?;
+    assert_eq!(shown["target"]["parent_target_name"], "/dir/moved");
+    let (status, refused) = gateway.post("target-delete", json!({"name": "/dir/moved"})).await?;
+    assert!(status == 409 && refused.to_string().contains("/win/h1"), "{status} {refused}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_children_of_a_parent_never_lock_its_account_together() -> Result<()> {
+    let (mut gateway, domain) = (DevGateway::start().await?, Domain::start()?);
+    let mut parent = json!({"name": "/dir/corp", "ldap-url": format!("ldaps://{}", domain.address()),
+        "bind-dn": "rot@corp.test", "bind-dn-password": "Wrong-Passw0rd!1", "ldap-ca-cert": domain.authority()?});
+    succeed(&mut gateway, "target-create-ldap", parent.clone()).await?;
+    for (n, user) in ["app1", "app2", "app3", "weak"].into_iter().enumerate() {
+        let (target, name) = (format!("/win/h{n}"), format!("/win/{user}"));
+        let host = json!({"name": target, "hostname": "host.corp.test", "connection-type": "parent-target",
+            "parent-target-name": "/dir/corp"});
+        succeed(&mut gateway, "target-create-windows", host).await?;
+        let secret = json!({"name": name, "target-name": target, "rotator-type": "password", "rotated-username": user,
+            "authentication-credentials": "use-target-creds", "skip-dry-run": true});
+        succeed(&mut gateway, "rotated-secret-create-windows", secret).await?;
+    }
+    for user in ["app1", "app2", "app3", "weak"] {
+        let (status, _) = gateway.post("gateway-rotate-secret", json!({"name": format!("/win/{user}")})).await?;
+        ensure!(status >= 300, "{user}: rotated with a wrong password");
+    }
+    assert_eq!(domain.failures("rot")?, 2, "every child tried it");
+    let item = succeed(&mut gateway, "describe-item", json!({"name": "/win/weak"})).await?;
+    let error = item["item_general_info"]["rotated_secret_details"]["last_rotation_error"].to_string();
+    assert!(error.contains("/dir/corp") && error.contains("auth"), "{error}");
+    // Correcting the parent ends the wait of all.
+    parent["bind-dn-password"] = json!(INITIAL_PASSWORD);
+    succeed(&mut gateway, "target-update-ldap", parent).await?;
+    for user in ["app1", "weak"] {
+        succeed(&mut gateway, "gateway-rotate-secret", json!({"name": format!("/win/{user}")})).await?;
+        assert!(domain.opens(user, &value(&mut gateway, &format!("/win/{user}")).await?)?);
+    }
+    Ok(())
+}
+
 async fn succeed(gateway: &mut DevGateway, operation: &str, body: Value) -> Result<Value> {
     let (status, answer) = gateway.post(operation, body).await?;
     ensure!((200..300).contains(&status), "{operation}: {status} {answer}");

@@ -38,6 +38,7 @@ async fn main() {
     let target = TargetParams {
         plain: plain.as_object().expect("an object").clone(),
         secret: Credential::default().with("ssh-password", INITIAL_PASSWORD.into()),
+        parent: None,
     };
     let ssh = registry().get("ssh").expect("is there");
     let pinned = [ssh.learn_identity(&target, Duration::from_secs(10)).await.expect("learns").expect("has one")];

@@ -24,7 +24,7 @@ use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 use volvelle_domain::Credential;
 use volvelle_domain::connector::{
-    ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Failure, FailureClass, IssueOutcome,
+    ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Failure, FailureClass, Feed, IssueOutcome,
     PasswordPolicy, PeerIdentity, Preflight, ProbeOutcome, ProbeReport, RotatorType, TargetParams,
 };
 use volvelle_domain::grace::Grace;
@@ -131,10 +131,21 @@ pub struct AwsSecret {
     pub grace_rotation_timing: String,
 }
 
+/// Where the target holds its own key.
+const OWN_KEY: &[Feed] = &[
+    Feed { field: "username", parameter: "access-key-id", optional: false },
+    Feed { field: "password", parameter: "access-key", optional: false },
+];
+
 const ROTATOR_TYPES: &[RotatorType] = &[
-    RotatorType { name: "api-key", wire_name: "api-key-rotator", summary: "the access key of an IAM user" },
-    RotatorType { name: CONSOLE, wire_name: "user-pass-rotator", summary: "the console password of an IAM user" },
-    RotatorType { name: "target", wire_name: "target-rotator", summary: "the target's own access key" },
+    RotatorType { name: "api-key", wire_name: "api-key-rotator", summary: "the access key of an IAM user", feeds: &[] },
+    RotatorType {
+        name: CONSOLE,
+        wire_name: "user-pass-rotator",
+        summary: "the console password of an IAM user",
+        feeds: &[],
+    },
+    RotatorType { name: "target", wire_name: "target-rotator", summary: "the target's own access key", feeds: OWN_KEY },
 ];
 
 /// The connector for kind `aws`.
@@ -201,6 +212,17 @@ fn made_there() -> Failure {
     config("AWS makes access keys itself", "")
 }
 
+/// The credential of the target itself as a version of a secret of rotator type `target`.
+fn target_credential(target: &TargetParams) -> Credential {
+    let mut credential = Credential::default();
+    for (from, to) in [("access-key-id", "username"), ("access-key", "password")] {
+        if let Some(value) = target.secret.field(from) {
+            credential = credential.with(to, value.clone());
+        }
+    }
+    credential
+}
+
 #[async_trait]
 impl Connector for Aws {
     fn declaration(&self) -> &Declaration {
@@ -264,7 +286,7 @@ impl Connector for Aws {
         given: &TargetParams,
     ) -> Result<Credential, Failure> {
         if rotator_type == "target" {
-            return Ok(self.target_credential(target));
+            return Ok(target_credential(target));
         }
         let mut credential = Credential::default();
         let mut from_to = vec![("api-id", "username"), ("api-key", "password")];
@@ -280,26 +302,6 @@ impl Connector for Aws {
             }
         }
         Ok(credential)
-    }
-
-    fn target_credential(&self, target: &TargetParams) -> Credential {
-        let mut credential = Credential::default();
-        for (from, to) in [("access-key-id", "username"), ("access-key", "password")] {
-            if let Some(value) = target.secret.field(from) {
-                credential = credential.with(to, value.clone());
-            }
-        }
-        credential
-    }
-
-    fn with_target_credential(&self, target: &TargetParams, credential: &Credential) -> TargetParams {
-        let mut changed = target.clone();
-        for (from, to) in [("username", "access-key-id"), ("password", "access-key")] {
-            if let Some(value) = credential.field(from) {
-                changed.secret = changed.secret.with(to, value.clone());
-            }
-        }
-        changed
     }
 
     fn completed(&self, mut target: TargetParams, entropy: &dyn Entropy) -> TargetParams {

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 use volvelle_domain::connector::{
-    ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Failure, FailureClass, PasswordPolicy,
+    ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Failure, FailureClass, Feed, PasswordPolicy,
     PeerIdentity, Preflight, ProbeReport, RotatorType, TargetParams,
 };
 use volvelle_domain::ids::Entropy;
@@ -85,8 +85,18 @@ pub struct BmcSecret {
 }
 
 const ROTATOR_TYPES: &[RotatorType] = &[
-    RotatorType { name: "password", wire_name: "user-pass-rotator", summary: "the password of a given account" },
-    RotatorType { name: "target", wire_name: "target-rotator", summary: "the password of the target's own account" },
+    RotatorType {
+        name: "password",
+        wire_name: "user-pass-rotator",
+        summary: "the password of a given account",
+        feeds: &[],
+    },
+    RotatorType {
+        name: "target",
+        wire_name: "target-rotator",
+        summary: "the password of the target's own account",
+        feeds: &[Feed { field: "password", parameter: "password", optional: false }],
+    },
 ];
 
 /// The connector for kind `bmc`.
@@ -142,6 +152,15 @@ fn length_within(call: &Call<'_>, wanted: u16) -> u16 {
     wanted.max(told("shortest").unwrap_or(0)).min(longest)
 }
 
+/// The credential of the target itself as a version of a secret of rotator type `target`.
+fn target_credential(target: &TargetParams) -> Credential {
+    let credential = Credential::default().with("username", text(target, "username").into());
+    match target.secret.field("password") {
+        Some(password) => credential.with("password", password.clone()),
+        None => credential,
+    }
+}
+
 #[async_trait]
 impl Connector for Bmc {
     fn declaration(&self) -> &Declaration {
@@ -181,7 +200,7 @@ impl Connector for Bmc {
         given: &TargetParams,
     ) -> Result<Credential, Failure> {
         if rotator_type == "target" {
-            return Ok(self.target_credential(target));
+            return Ok(target_credential(target));
         }
         let user = text(given, "rotated-username").trim();
         check_username(user, "rotated-username", Address::of(target)?.protocol)?;
@@ -190,22 +209,6 @@ impl Connector for Bmc {
             Some(password) => credential.with("password", password.clone()),
             None => credential,
         })
-    }
-
-    fn target_credential(&self, target: &TargetParams) -> Credential {
-        let credential = Credential::default().with("username", text(target, "username").into());
-        match target.secret.field("password") {
-            Some(password) => credential.with("password", password.clone()),
-            None => credential,
-        }
-    }
-
-    fn with_target_credential(&self, target: &TargetParams, credential: &Credential) -> TargetParams {
-        let mut changed = target.clone();
-        if let Some(password) = credential.field("password") {
-            changed.secret = changed.secret.with("password", password.clone());
-        }
-        changed
     }
 
     fn generate(&self, call: &Call<'_>, policy: &PasswordPolicy, entropy: &dyn Entropy) -> Result<Credential, Failure> {

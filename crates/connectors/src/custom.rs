@@ -61,7 +61,7 @@ impl Default for CustomSecret {
 }
 
 const ROTATOR_TYPES: &[RotatorType] =
-    &[RotatorType { name: "custom", wire_name: "custom-rotator", summary: "a payload of your own" }];
+    &[RotatorType { name: "custom", wire_name: "custom-rotator", summary: "a payload of your own", feeds: &[] }];
 
 /// The connector for targets of kind `web` and secrets of kind `custom`.
 pub struct Custom {
@@ -182,14 +182,6 @@ impl Connector for Custom {
     fn initial_credential(&self, _: &str, _: &TargetParams, given: &TargetParams) -> Result<Credential, Failure> {
         let payload = given.secret.field("custom-payload").cloned();
         Ok(payload.map_or_else(Credential::default, |payload| Credential::default().with("payload", payload)))
-    }
-
-    fn target_credential(&self, _: &TargetParams) -> Credential {
-        Credential::default()
-    }
-
-    fn with_target_credential(&self, target: &TargetParams, _: &Credential) -> TargetParams {
-        target.clone()
     }
 
     fn generate(&self, _: &Call<'_>, _: &PasswordPolicy, _: &dyn Entropy) -> Result<Credential, Failure> {

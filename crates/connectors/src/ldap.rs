@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 use volvelle_domain::connector::{
-    ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Failure, FailureClass, PasswordPolicy,
+    ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Failure, FailureClass, Feed, PasswordPolicy,
     PeerIdentity, Preflight, ProbeReport, RotatorType, TargetParams,
 };
 use volvelle_domain::ids::Entropy;
@@ -32,6 +32,7 @@ use volvelle_domain::{Credential, password};
 pub(crate) use crate::parameters::{config, flag, text};
 use crate::sent::nobody_knows;
 use visit::Visit;
+pub(crate) use visit::is_dn;
 
 /// A directory server.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -110,8 +111,13 @@ impl Default for LdapSecret {
 }
 
 const ROTATOR_TYPES: &[RotatorType] = &[
-    RotatorType { name: "ldap", wire_name: "ldap-rotator", summary: "the password of a given account" },
-    RotatorType { name: "target", wire_name: "target-rotator", summary: "the password of the target's own account" },
+    RotatorType { name: "ldap", wire_name: "ldap-rotator", summary: "the password of a given account", feeds: &[] },
+    RotatorType {
+        name: "target",
+        wire_name: "target-rotator",
+        summary: "the password of the target's own account",
+        feeds: &[Feed { field: "password", parameter: "bind-dn-password", optional: false }],
+    },
 ];
 
 /// The connector for kind `ldap`.
@@ -148,6 +154,19 @@ fn check_attribute(name: &str) -> Result<(), Failure> {
         return Ok(());
     }
     Err(config("user-attribute must be the name of an attribute", "set user-attribute, such as cn or sAMAccountName"))
+}
+
+/// The credential of the target itself as a version of a secret of rotator type `target`.
+fn target_credential(target: &TargetParams) -> Credential {
+    let shown = match text(target, "username") {
+        "" => text(target, "bind-dn"),
+        given => given,
+    };
+    let credential = Credential::default().with("username", shown.into());
+    match target.secret.field("bind-dn-password") {
+        Some(password) => credential.with("password", password.clone()),
+        None => credential,
+    }
 }
 
 #[async_trait]
@@ -198,7 +217,7 @@ impl Connector for Ldap {
         given: &TargetParams,
     ) -> Result<Credential, Failure> {
         if rotator_type == "target" {
-            return Ok(self.target_credential(target));
+            return Ok(target_credential(target));
         }
         let user = text(given, "rotated-username").trim();
         if user.is_empty() {
@@ -209,26 +228,6 @@ impl Connector for Ldap {
             Some(password) => credential.with("password", password.clone()),
             None => credential,
         })
-    }
-
-    fn target_credential(&self, target: &TargetParams) -> Credential {
-        let shown = match text(target, "username") {
-            "" => text(target, "bind-dn"),
-            given => given,
-        };
-        let credential = Credential::default().with("username", shown.into());
-        match target.secret.field("bind-dn-password") {
-            Some(password) => credential.with("password", password.clone()),
-            None => credential,
-        }
-    }
-
-    fn with_target_credential(&self, target: &TargetParams, credential: &Credential) -> TargetParams {
-        let mut changed = target.clone();
-        if let Some(password) = credential.field("password") {
-            changed.secret = changed.secret.with("bind-dn-password", password.clone());
-        }
-        changed
     }
 
     fn generate(&self, call: &Call<'_>, policy: &PasswordPolicy, entropy: &dyn Entropy) -> Result<Credential, Failure> {

@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 use volvelle_domain::connector::{
-    ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Failure, FailureClass, PasswordPolicy,
+    ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Failure, FailureClass, Feed, PasswordPolicy,
     PeerIdentity, Preflight, ProbeOutcome, ProbeReport, RotatorType, TargetParams,
 };
 use volvelle_domain::ids::Entropy;
@@ -121,10 +121,25 @@ pub struct SshSecret {
 }
 
 const ROTATOR_TYPES: &[RotatorType] = &[
-    RotatorType { name: "password", wire_name: "user-pass-rotator", summary: "the password of a given user" },
-    RotatorType { name: "target", wire_name: "target-rotator", summary: "the password of the target's own user" },
-    RotatorType { name: "key", wire_name: "key-rotator", summary: "the key pair of a given user" },
-    RotatorType { name: "enable", wire_name: "enable-rotator", summary: "the enable secret of a network device" },
+    RotatorType {
+        name: "password",
+        wire_name: "user-pass-rotator",
+        summary: "the password of a given user",
+        feeds: &[],
+    },
+    RotatorType {
+        name: "target",
+        wire_name: "target-rotator",
+        summary: "the password of the target's own user",
+        feeds: &[Feed { field: "password", parameter: "ssh-password", optional: false }],
+    },
+    RotatorType { name: "key", wire_name: "key-rotator", summary: "the key pair of a given user", feeds: &[] },
+    RotatorType {
+        name: "enable",
+        wire_name: "enable-rotator",
+        summary: "the enable secret of a network device",
+        feeds: &[Feed { field: "password", parameter: "enable-password", optional: true }],
+    },
 ];
 
 /// The connector for kind `ssh`.
@@ -191,6 +206,16 @@ fn check_username(name: &str, parameter: &str) -> Result<(), Failure> {
     ))
 }
 
+/// The credential of the target itself as a version of a secret of rotator type `target`.
+fn target_credential(target: &TargetParams) -> Credential {
+    let user = session::text(target, "ssh-username");
+    let credential = Credential::default().with("username", user.into());
+    match target.secret.field("ssh-password") {
+        Some(password) => credential.with("password", password.clone()),
+        None => credential,
+    }
+}
+
 #[async_trait]
 impl Connector for Ssh {
     fn declaration(&self) -> &Declaration {
@@ -251,7 +276,7 @@ impl Connector for Ssh {
         given: &TargetParams,
     ) -> Result<Credential, Failure> {
         if rotator_type == "target" {
-            return Ok(self.target_credential(target));
+            return Ok(target_credential(target));
         }
         let enable = rotator_type == device::ENABLE;
         let user = if enable { device::ENABLE } else { session::text(given, "rotated-username") };
@@ -260,27 +285,11 @@ impl Connector for Ssh {
             return key::initial(user, given.secret.field("key-data-base64"));
         }
         let credential = Credential::default().with("username", user.into());
-        Ok(match given.secret.field("rotated-password") {
+        let recorded = target.secret.field("enable-password").filter(|_| enable);
+        Ok(match given.secret.field("rotated-password").or(recorded) {
             Some(password) => credential.with("password", password.clone()),
             None => credential,
         })
-    }
-
-    fn target_credential(&self, target: &TargetParams) -> Credential {
-        let user = session::text(target, "ssh-username");
-        let credential = Credential::default().with("username", user.into());
-        match target.secret.field("ssh-password") {
-            Some(password) => credential.with("password", password.clone()),
-            None => credential,
-        }
-    }
-
-    fn with_target_credential(&self, target: &TargetParams, credential: &Credential) -> TargetParams {
-        let mut changed = target.clone();
-        if let Some(password) = credential.field("password") {
-            changed.secret = changed.secret.with("ssh-password", password.clone());
-        }
-        changed
     }
 
     fn generate(&self, call: &Call<'_>, policy: &PasswordPolicy, entropy: &dyn Entropy) -> Result<Credential, Failure> {

@@ -10,6 +10,7 @@ mod dependents;
 mod local;
 mod ndr;
 mod ntlm;
+mod parent;
 mod remote;
 mod samr;
 mod smb;
@@ -25,7 +26,7 @@ use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use volvelle_domain::connector::{
-    ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Dependent, Failure, FailureClass,
+    ActingAs, ApplyOutcome, Call, Capabilities, Connector, Declaration, Dependent, Failure, FailureClass, Feed,
     PasswordPolicy, PeerIdentity, Preflight, ProbeOutcome, ProbeReport, RotatorType, TargetParams,
 };
 use volvelle_domain::ids::Entropy;
@@ -50,11 +51,11 @@ pub struct WindowsTarget {
     /// Port: 5986 for WinRM over HTTPS, 5985 over HTTP, 445 for SMB, 636 or 389 for the directory of a domain.
     #[schemars(extend("x-details" = "port"))]
     pub port: String,
-    /// The privileged user.
-    #[schemars(extend("x-details" = "username"))]
+    /// The privileged user; none of its own with connection-type `parent-target`.
+    #[schemars(extend("x-details" = "username", "x-none" = "dummy_value"))]
     pub username: String,
     /// The privileged user's password.
-    #[schemars(extend("x-secret" = true, "x-details" = "password"))]
+    #[schemars(extend("x-secret" = true, "x-details" = "password", "x-none" = "dummy_value"))]
     pub password: String,
     /// Domain of the privileged user; an account of the host itself if empty.
     #[schemars(extend("x-details" = "domain_name"))]
@@ -65,9 +66,16 @@ pub struct WindowsTarget {
     /// Whether WinRM uses HTTPS; over HTTP every message is sealed with the login's key.
     #[schemars(extend("x-details" = "use_tls"))]
     pub use_tls: bool,
-    /// How the host is reached; `credentials` is what there is.
-    #[schemars(extend("x-details" = "connection_type"))]
+    /// Whose account acts: `credentials` is the one given here, `parent-target` that of the parent target.
+    #[schemars(extend("x-details" = "connection_type", "x-choices" = [
+        {"value": "credentials", "meaning": "the user and password given here"},
+        {"value": "parent-target", "meaning": "the account of the target of the host's domain"},
+    ]))]
     pub connection_type: String,
+    /// With connection-type `parent-target`: the target of the host's domain, of kind ldap, or windows with transport ldap. Accounts of the
+    /// domain are changed through it; with transport winrm or samr its account changes those of the host itself.
+    #[schemars(extend("x-parent" = {"kinds": ["ldap", "windows"], "when": {"connection-type": "parent-target"}}))]
+    pub parent_target_name: String,
     /// The way to the host, if the port does not tell: winrm, samr or ldap.
     pub transport: String,
     /// The domain controller that answers Kerberos (port 88), if it is not hostname.
@@ -85,6 +93,7 @@ impl Default for WindowsTarget {
             certificate: String::new(),
             use_tls: true,
             connection_type: "credentials".into(),
+            parent_target_name: String::new(),
             transport: String::new(),
             kdc_host: String::new(),
         }
@@ -113,8 +122,18 @@ pub struct WindowsSecret {
 }
 
 const ROTATOR_TYPES: &[RotatorType] = &[
-    RotatorType { name: "password", wire_name: "user-pass-rotator", summary: "the password of a given account" },
-    RotatorType { name: "target", wire_name: "target-rotator", summary: "the password of the target's own account" },
+    RotatorType {
+        name: "password",
+        wire_name: "user-pass-rotator",
+        summary: "the password of a given account",
+        feeds: &[],
+    },
+    RotatorType {
+        name: "target",
+        wire_name: "target-rotator",
+        summary: "the password of the target's own account",
+        feeds: &[Feed { field: "password", parameter: "password", optional: false }],
+    },
 ];
 
 /// The connector for kind `windows`.
@@ -165,8 +184,17 @@ struct Translated {
 }
 
 impl Translated {
-    fn of(call: &Call<'_>, address: &Address) -> Self {
-        let target = call.target;
+    fn of(call: &Call<'_>, address: &Address) -> Result<Self, Failure> {
+        let target = match &call.target.parent {
+            Some(parent) => parent::directory(parent)?,
+            None => Self::directory(call.target, address),
+        };
+        let params = json!({"user-attribute": "sAMAccountName"});
+        Ok(Self { target, params: params.as_object().cloned().unwrap_or_default() })
+    }
+
+    /// The directory that a host is.
+    fn directory(target: &TargetParams, address: &Address) -> TargetParams {
         let (domain, user) = split(text(target, "username"), text(target, "domain"));
         let name = match domain {
             Some(domain) if domain.contains('.') => format!("{user}@{domain}"),
@@ -184,14 +212,22 @@ impl Translated {
         if let Some(password) = target.secret.field("password") {
             secret = secret.with("bind-dn-password", password.clone());
         }
-        let params = json!({"user-attribute": "sAMAccountName"});
-        let object = |value: Value| value.as_object().cloned().unwrap_or_default();
-        Self { target: TargetParams { plain: object(plain), secret }, params: object(params) }
+        TargetParams { plain: plain.as_object().cloned().unwrap_or_default(), secret, parent: None }
     }
 
     fn call<'a>(&'a self, call: &Call<'a>) -> Call<'a> {
         let rotator_type = if call.rotator_type == "target" { "target" } else { "ldap" };
         Call { target: &self.target, params: &self.params, rotator_type, ..call.clone() }
+    }
+}
+
+/// The credential of the target itself as a version of a secret of rotator type `target`.
+fn target_credential(target: &TargetParams) -> Credential {
+    let (_, user) = split(text(target, "username"), text(target, "domain"));
+    let credential = Credential::default().with("username", user.into());
+    match target.secret.field("password") {
+        Some(password) => credential.with("password", password.clone()),
+        None => credential,
     }
 }
 
@@ -204,12 +240,7 @@ impl Connector for Windows {
     fn check_target(&self, target: &TargetParams) -> Result<(), Failure> {
         Address::of(target)?;
         tls::certificates(text(target, "certificate"), "certificate")?;
-        if !["", "credentials"].contains(&text(target, "connection-type")) {
-            return Err(config(
-                format!("connection-type {:?} is not supported", text(target, "connection-type")),
-                "set connection-type to credentials, and give the domain's own address and credential",
-            ));
-        }
+        parent::check(target)?;
         let (_, user) = split(text(target, "username"), text(target, "domain"));
         if user.is_empty() { Ok(()) } else { check_username(user, "username") }
     }
@@ -221,6 +252,14 @@ impl Connector for Windows {
                 "set rotator-type to password or target",
             ));
         }
+        if call.rotator_type == "target" && call.target.parent.is_some() {
+            return Err(config(
+                "the target has no account of its own: that of its parent acts",
+                "rotate it with a secret of rotator-type target on the parent",
+            ));
+        }
+        let acting = parent::acting_for(call.target)?;
+        let call = &Call { target: &acting, ..call.clone() };
         let parameter = if call.rotator_type == "target" { "username" } else { "rotated-username" };
         check_username(initial.expose_text("username").unwrap_or_default(), parameter)?;
         dependents::check(call)?;
@@ -247,7 +286,7 @@ impl Connector for Windows {
         given: &TargetParams,
     ) -> Result<Credential, Failure> {
         if rotator_type == "target" {
-            return Ok(self.target_credential(target));
+            return Ok(target_credential(target));
         }
         let user = text(given, "rotated-username").trim();
         check_username(user, "rotated-username")?;
@@ -256,23 +295,6 @@ impl Connector for Windows {
             Some(password) => credential.with("password", password.clone()),
             None => credential,
         })
-    }
-
-    fn target_credential(&self, target: &TargetParams) -> Credential {
-        let (_, user) = split(text(target, "username"), text(target, "domain"));
-        let credential = Credential::default().with("username", user.into());
-        match target.secret.field("password") {
-            Some(password) => credential.with("password", password.clone()),
-            None => credential,
-        }
-    }
-
-    fn with_target_credential(&self, target: &TargetParams, credential: &Credential) -> TargetParams {
-        let mut changed = target.clone();
-        if let Some(password) = credential.field("password") {
-            changed.secret = changed.secret.with("password", password.clone());
-        }
-        changed
     }
 
     fn generate(&self, call: &Call<'_>, policy: &PasswordPolicy, entropy: &dyn Entropy) -> Result<Credential, Failure> {
@@ -288,10 +310,12 @@ impl Connector for Windows {
     }
 
     async fn preflight(&self, call: &Call<'_>, policy: &PasswordPolicy) -> Result<Preflight, Failure> {
+        let acting = parent::acting_for(call.target)?;
+        let call = &Call { target: &acting, ..call.clone() };
         let visit = Visit::new(call)?;
         match visit.address.route {
             Route::Ldap => {
-                let translated = Translated::of(call, &visit.address);
+                let translated = Translated::of(call, &visit.address)?;
                 self.directory.preflight(&translated.call(call), policy).await
             }
             Route::Samr => {
@@ -306,13 +330,21 @@ impl Connector for Windows {
     }
 
     async fn apply(&self, call: &Call<'_>, candidate: &Credential) -> ApplyOutcome {
+        let acting = match parent::acting_for(call.target) {
+            Ok(acting) => acting,
+            Err(failure) => return ApplyOutcome::Rejected(failure),
+        };
+        let call = &Call { target: &acting, ..call.clone() };
         let visit = match Visit::new(call) {
             Ok(visit) => visit,
             Err(failure) => return ApplyOutcome::Rejected(failure),
         };
         let done = match visit.address.route {
             Route::Ldap => {
-                let translated = Translated::of(call, &visit.address);
+                let translated = match Translated::of(call, &visit.address) {
+                    Ok(translated) => translated,
+                    Err(failure) => return ApplyOutcome::Rejected(failure),
+                };
                 return self.directory.apply(&translated.call(call), candidate).await;
             }
             Route::Samr => tokio::time::timeout(call.timeout, Box::pin(local::apply(&visit, candidate))).await,
@@ -326,24 +358,32 @@ impl Connector for Windows {
     }
 
     async fn probe(&self, call: &Call<'_>, credentials: &[&Credential]) -> ProbeReport {
+        let unknown = |failure: &Failure| {
+            let outcomes = credentials.iter().map(|_| ProbeOutcome::Unknown(failure.clone())).collect();
+            ProbeReport { outcomes, failed_logins: 0 }
+        };
+        let acting = match parent::acting_for(call.target) {
+            Ok(acting) => acting,
+            Err(failure) => return unknown(&failure),
+        };
+        let call = &Call { target: &acting, ..call.clone() };
         let visit = match Visit::new(call) {
             Ok(visit) => visit,
-            Err(failure) => {
-                let outcomes = credentials.iter().map(|_| ProbeOutcome::Unknown(failure.clone())).collect();
-                return ProbeReport { outcomes, failed_logins: 0 };
-            }
+            Err(failure) => return unknown(&failure),
         };
         match visit.address.route {
-            Route::Ldap => {
-                let translated = Translated::of(call, &visit.address);
-                self.directory.probe(&translated.call(call), credentials).await
-            }
+            Route::Ldap => match Translated::of(call, &visit.address) {
+                Ok(translated) => self.directory.probe(&translated.call(call), credentials).await,
+                Err(failure) => unknown(&failure),
+            },
             Route::Samr => Box::pin(local::probe(&visit, credentials)).await,
             Route::WinRm => Box::pin(remote::probe(&visit, credentials)).await,
         }
     }
 
     async fn hand_on(&self, call: &Call<'_>, credential: &Credential) -> Vec<Dependent> {
+        let Ok(acting) = parent::acting_for(call.target) else { return Vec::new() };
+        let call = &Call { target: &acting, ..call.clone() };
         match Visit::new(call) {
             Ok(visit) => Box::pin(dependents::hand_on(&visit, credential)).await,
             Err(_) => Vec::new(),

@@ -40,6 +40,8 @@ mod keys;
 mod ldap;
 #[path = "connectors/ldap_conformance.rs"]
 mod ldap_conformance;
+#[path = "connectors/parents.rs"]
+mod parents;
 #[path = "connectors/proxy.rs"]
 mod proxy;
 #[path = "connectors/ssh_conformance.rs"]
@@ -76,6 +78,7 @@ impl Case {
         let target = TargetParams {
             plain: plain.as_object().expect("an object").clone(),
             secret: Credential::default().with("ssh-password", INITIAL_PASSWORD.into()),
+            parent: None,
         };
         let connector = registry().get("ssh").expect("is there");
         let pin = connector.learn_identity(&target, Duration::from_secs(10)).await.expect("learns").expect("has one");

@@ -26,7 +26,9 @@ pub struct Declaration {
     pub summary: &'static str,
     /// JSON schema of the target's own parameters: property names are the wire names, descriptions the help
     /// text, `default` the default; `"x-secret": true` marks what is sealed and never echoed by `target-get`;
-    /// `"x-details": "name"` is the field's name in `target-get-details`.
+    /// `"x-details": "name"` is the field's name in `target-get-details`;
+    /// `"x-parent": {"kinds": […], "when": {"parameter": "value"}}` marks the parameter that names the target through which this one is
+    /// reached, and `"x-none": "word"` a parameter of the target's own credential, with the word that stands for none: the parent's counts instead.
     pub target: schemars::Schema,
     /// JSON schema of the rotated secret's own parameters, marked in the same way.
     pub secret: schemars::Schema,
@@ -38,6 +40,14 @@ pub struct Declaration {
     pub capabilities: Capabilities,
 }
 
+impl Declaration {
+    /// The rotator type of that name.
+    #[must_use]
+    pub fn rotator_type(&self, name: &str) -> Option<&RotatorType> {
+        self.rotator_types.iter().find(|own| own.name == name)
+    }
+}
+
 /// One value of `rotator-type`.
 #[derive(Clone, Copy, Debug)]
 pub struct RotatorType {
@@ -47,6 +57,44 @@ pub struct RotatorType {
     pub wire_name: &'static str,
     /// One sentence for help.
     pub summary: &'static str,
+    /// What of the target itself a rotated value takes the place of.
+    pub feeds: &'static [Feed],
+}
+
+/// A secret parameter of the target that a rotated credential is written into, in the transaction that makes it current.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feed {
+    /// The credential's field.
+    pub field: &'static str,
+    /// The target's parameter.
+    pub parameter: &'static str,
+    /// Whether a target that does not have the parameter goes on without it.
+    pub optional: bool,
+}
+
+impl RotatorType {
+    /// The parameters of the target that hold what is rotated.
+    fn fed(&self, target: &TargetParams) -> impl Iterator<Item = &Feed> {
+        self.feeds.iter().filter(|feed| !feed.optional || target.secret.field(feed.parameter).is_some())
+    }
+
+    /// Whether what is rotated is also in the target's own parameters.
+    #[must_use]
+    pub fn feeds_into(&self, target: &TargetParams) -> bool {
+        self.fed(target).next().is_some()
+    }
+
+    /// The target's secret parameters with `credential` in them; `None` if it is there already.
+    #[must_use]
+    pub fn feed(&self, target: &TargetParams, credential: &Credential) -> Option<Credential> {
+        let mut secret = target.secret.clone();
+        for feed in self.fed(target) {
+            if let Some(value) = credential.field(feed.field) {
+                secret = secret.with(feed.parameter, value.clone());
+            }
+        }
+        (!secret.ct_eq(&target.secret)).then_some(secret)
+    }
 }
 
 /// What a kind can do; the conformance suite chooses its cases by this.
@@ -74,6 +122,17 @@ pub struct TargetParams {
     pub plain: Map<String, Value>,
     /// Parameters with `x-secret`, by wire name.
     pub secret: Credential,
+    /// Those of the target through which this one is reached.
+    pub parent: Option<Box<Parent>>,
+}
+
+/// The target through which another one is reached.
+#[derive(Clone, Debug)]
+pub struct Parent {
+    /// Its kind.
+    pub kind: String,
+    /// Its parameters.
+    pub params: TargetParams,
 }
 
 /// A pinned identity of a peer.
@@ -323,12 +382,6 @@ pub trait Connector: Send + Sync + 'static {
     fn completed(&self, target: TargetParams, _entropy: &dyn Entropy) -> TargetParams {
         target
     }
-
-    /// The credential of the target itself as a version of a secret of rotator type `target`.
-    fn target_credential(&self, target: &TargetParams) -> Credential;
-
-    /// The target's parameters with its own credential replaced by `credential` (rotator type `target`).
-    fn with_target_credential(&self, target: &TargetParams, credential: &Credential) -> TargetParams;
 
     /// A new credential for the account, under `policy`. No I/O.
     ///

@@ -38,6 +38,9 @@ pub struct Target {
     pub pinned: Vec<PeerIdentity>,
     /// Why everything for this target stands still (a changed host key); empty if nothing does.
     pub halted: String,
+    /// The target that it is reached through: whose settings and credential the hosts of a linked one share, or the directory of a
+    /// host's domain. It has no parent itself.
+    pub parent: Option<TargetId>,
     /// Set on linked targets only.
     pub linked: Option<Linked>,
     /// When it was made.
@@ -49,8 +52,6 @@ pub struct Target {
 /// The hosts of a linked target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Linked {
-    /// The target whose parameters and credential every host shares.
-    pub parent: Option<TargetId>,
     /// Kind of the hosts when there is no parent.
     pub hosts_kind: String,
     /// `host` or `host:port` as given, and its description, in the order given.

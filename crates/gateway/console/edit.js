@@ -218,7 +218,7 @@ export async function targetForm(ctx, found, done) {
     }
     if (block.hosts) kept.hosts = Object.entries(block.hosts).map(([host, text]) => (text ? `${host};${text}` : host)).join(",");
   }
-  kept = { ...kept, description: found.comment || "", delete_protection: found.delete_protection, key: found.protection_key_name || "" };
+  kept = { ...kept, description: found.comment || "", "parent-target-name": found.parent_target_name || "", delete_protection: found.delete_protection, key: found.protection_key_name || "" };
   const form = await fieldsOf(`target-update-${kind}`, { omit: ["name", "new-name", "keep-prev-version", "host-key", "rotate-on-unlock", "lock-on-read", "lock-ttl", "add-hosts", "rm-hosts", "type", ...(kind === "linked" ? ["parent-target-name"] : [])], first: ["host", "port", "hosts", "description"], values: kept });
   for (const one of form.fields.values()) if (schema.properties[one.name]["x-secret"]) one.input.placeholder = "unchanged";
   const go = button("Save", { kind: "primary", type: "submit", sign: "check" });

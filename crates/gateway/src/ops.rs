@@ -12,6 +12,7 @@ pub mod items;
 pub mod keys;
 pub mod locks;
 pub mod methods;
+mod parents;
 pub mod rekey;
 pub mod roles;
 pub mod rotated;

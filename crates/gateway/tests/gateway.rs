@@ -14,6 +14,8 @@ mod front;
 mod grants;
 #[path = "gateway/keys.rs"]
 mod keys;
+#[path = "gateway/parents.rs"]
+mod parents;
 #[path = "gateway/rekey.rs"]
 mod rekey;
 #[path = "gateway/roles.rs"]

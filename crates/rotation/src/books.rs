@@ -56,20 +56,17 @@ pub(crate) async fn halt(tx: &mut Tx, account: &AccountId, id: TargetId, why: &s
     Ok(())
 }
 
-/// The next version of a target whose own credential has become `credential`; `None` if that is what it holds already.
+/// The next version of a target that holds what has become `credential`; `None` if it holds that already.
 pub(crate) async fn target_version(
     parts: &Parts,
     seat: &Seat,
     source: &Target,
     credential: &Credential,
 ) -> Result<Option<TargetVersion>, EngineError> {
-    let params = seat.resolved.params("");
-    if seat.connector.target_credential(&params).ct_eq(credential) {
-        return Ok(None);
-    }
-    let changed = seat.connector.with_target_credential(&params, credential);
+    let fed = seat.feeding().and_then(|own| own.feed(&seat.resolved.params(""), credential));
+    let Some(secret) = fed else { return Ok(None) };
     let version = source.last_version + 1;
-    let sealed = parts.vault.seal_target(&seat.account, source, version, &changed.secret).await?;
+    let sealed = parts.vault.seal_target(&seat.account, source, version, &secret).await?;
     Ok(Some(TargetVersion {
         version,
         params: source.params.clone(),

@@ -184,7 +184,7 @@ impl Engine {
         }
         // Before anything is written down: what cannot be opened here cannot be rotated here.
         self.parts.vault.require(item.protection.as_ref())?;
-        self.require_target(account, rotator.target).await?;
+        let turn = self.require_target(account, rotator.target).await?;
         let (hosts, shared) = self.slots_of(account, item, by).await?;
         let manner = issue::manner(&self.parts, rotator);
         let now = self.parts.clock.now();
@@ -201,7 +201,7 @@ impl Engine {
         for host in hosts {
             let slot = Slot { account: account.id.clone(), item: item.id, host };
             let state = issue::fresh_state(&versions::open_set(&mut tx, &slot).await?, manner);
-            ids.push(rotations::enqueue(&mut tx, &slot, rotator.target, &state, (cause, by), now).await?);
+            ids.push(rotations::enqueue(&mut tx, &slot, turn, &state, (cause, by), now).await?);
         }
         rotations::pull_forward(&mut tx, &account.id, item.id, now).await?;
         let own = asker::evaluated().map(|_| books::planned(item, cause, now));
@@ -215,16 +215,17 @@ impl Engine {
         Ok(ids)
     }
 
-    /// Refuses a target, or a target's parent, that is sealed with a customer's fragment which is not here.
-    async fn require_target(&self, account: &Account, id: TargetId) -> Result<(), EngineError> {
+    /// Refuses a target, or a target's parent, that is sealed with a customer's fragment which is not here. Gives the one whose turn it
+    /// is with: those that act by one parent's account wait for each other and for what renews it, lest all of them try a former password.
+    async fn require_target(&self, account: &Account, id: TargetId) -> Result<TargetId, EngineError> {
         let mut tx = self.parts.store.read().await?;
         let target = targets::load(&mut tx, &account.id, id).await?;
         self.parts.vault.require(target.protection.as_ref())?;
-        if let Some(parent) = target.linked.as_ref().and_then(|linked| linked.parent) {
+        if let Some(parent) = target.parent {
             let parent = targets::load(&mut tx, &account.id, parent).await?;
             self.parts.vault.require(parent.protection.as_ref())?;
         }
-        Ok(())
+        Ok(target.parent.filter(|_| target.linked.is_none()).unwrap_or(id))
     }
 
     /// Puts the end of every grace of a secret into the queue; whether there was one.

@@ -192,16 +192,19 @@ impl SlotJob {
             return Ok(());
         }
         let mut tx = self.parts.store.read().await.map_err(|error| failed(error.into()))?;
-        let (account, target) = (&self.seat.account.id, self.seat.resolved.record.id);
+        let account = &self.seat.account.id;
+        let (record, acting) = (&self.seat.resolved.record, self.seat.resolved.acting());
         let open = breakers::list(&mut tx, now).await.map_err(|error| failed(error.into()))?;
-        let own = |b: &&breakers::Breaker| b.account == *account && b.target == target;
-        let stops = |b: &&breakers::Breaker| self.scheduled || b.class == FailureClass::Auth.as_str();
+        let own = |b: &&breakers::Breaker| b.account == *account && [record.id, acting.id].contains(&b.target);
+        let refused = |b: &breakers::Breaker| b.class == FailureClass::Auth.as_str();
+        let stops = |b: &&breakers::Breaker| refused(b) || (self.scheduled && b.target == record.id);
         match open.iter().filter(own).find(stops) {
             Some(breaker) => Err(Failure::new(
                 FailureClass::LoginBudget,
                 format!(
                     "rotations on target {} wait after failures of class {}",
-                    self.seat.resolved.record.name, breaker.class
+                    if breaker.target == record.id { &record.name } else { &acting.name },
+                    breaker.class
                 ),
                 "correct the target (target update), which ends the wait; otherwise it is tried again later",
             )),
@@ -322,10 +325,8 @@ impl Job for SlotJob {
 
     async fn prepare(&mut self, winner: &ItemVersion) -> Result<(), Failure> {
         self.hand_on(winner).await?;
-        if self.seat.rotator.rotator_type != "target" {
-            return Ok(());
-        }
-        let Some(source) = self.seat.resolved.source.clone() else { return Ok(()) };
+        let source = self.seat.resolved.source.clone().filter(|_| self.seat.feeding().is_some());
+        let Some(source) = source else { return Ok(()) };
         let credential = self.open(winner).await?;
         self.target_version =
             books::target_version(&self.parts, &self.seat, &source, &credential).await.map_err(failed)?;
@@ -347,10 +348,14 @@ impl Job for SlotJob {
         let target = self.seat.resolved.record.id;
         if state.stage == Stage::Done {
             breakers::succeeded(tx, account, target).await?;
+            if self.seat.acting() == ActingAs::Target {
+                breakers::succeeded(tx, account, self.seat.resolved.acting().id).await?;
+            }
         } else if let Some(class) = state.class.filter(|class| books::breaks(*class, self.seat.acting())) {
             let settings = &self.parts.settings;
             let few = if class == FailureClass::Auth { settings.login_tries } else { u32::MAX };
             let after = settings.breaker_after.min(few);
+            let target = if class == FailureClass::Auth { self.seat.resolved.acting().id } else { target };
             breakers::failed(tx, (account, target), class.as_str(), now, after).await?;
         }
         if let Some(stranger) = &self.stranger {

@@ -287,7 +287,7 @@ impl Engine {
         let now = self.now();
         let number = answers.iter().find(|(_, answer)| *answer == Answer::Opens).map_or(0, |(number, _)| *number);
         let target = match &seat.resolved.source {
-            Some(source) if seat.rotator.rotator_type == "target" => {
+            Some(source) if seat.feeding().is_some() => {
                 let mut tx = self.parts().store.read().await?;
                 let stored = versions::find(&mut tx, slot, number).await?;
                 drop(tx);

@@ -8,7 +8,8 @@ use serde_json::Value;
 use volvelle_domain::Credential;
 use volvelle_domain::account::Account;
 use volvelle_domain::connector::{
-    ActingAs, Call, Connector, Dependent, Failure, FailureClass, PasswordPolicy, PeerIdentity, TargetParams,
+    ActingAs, Call, Connector, Dependent, Failure, FailureClass, Parent, PasswordPolicy, PeerIdentity, RotatorType,
+    TargetParams,
 };
 use volvelle_domain::ids::{Micros, TargetId};
 use volvelle_domain::item::{Item, Rotator};
@@ -28,6 +29,8 @@ pub struct Resolved {
     pub kind: String,
     /// The opened secret parameters.
     pub secret: Credential,
+    /// The target through which it is reached, with its opened secret parameters; a linked target's parent is its `source` instead.
+    pub through: Option<Box<(Target, Credential)>>,
 }
 
 impl Resolved {
@@ -38,32 +41,43 @@ impl Resolved {
     pub async fn load(parts: &Parts, account: &Account, id: TargetId) -> Result<Self, EngineError> {
         let mut tx = parts.store.read().await?;
         let record = targets::load(&mut tx, &account.id, id).await?;
-        Self::of(parts, account, record, tx).await
+        Box::pin(Self::of(parts, account, record, tx)).await
     }
 
     async fn of(parts: &Parts, account: &Account, record: Target, mut tx: Tx) -> Result<Self, EngineError> {
-        let source = match &record.linked {
-            None => Some(record.clone()),
-            Some(linked) => match linked.parent {
-                Some(parent) => Some(targets::load(&mut tx, &account.id, parent).await?),
-                None => None,
-            },
-        };
-        let newest = match &source {
-            Some(source) => targets::find_version(&mut tx, &account.id, source.id, source.last_version).await?,
+        let parent = match record.parent {
+            Some(parent) => Some(targets::load(&mut tx, &account.id, parent).await?),
             None => None,
         };
+        let (source, through) = match &record.linked {
+            Some(_) => (parent, None),
+            None => (Some(record.clone()), parent),
+        };
+        let mut newest = [None, None];
+        for (target, newest) in [&source, &through].into_iter().zip(&mut newest) {
+            if let Some(target) = target {
+                *newest = targets::find_version(&mut tx, &account.id, target.id, target.last_version).await?;
+            }
+        }
         drop(tx);
-        let secret = match (&source, &newest) {
+        let [own, parents] = newest;
+        let secret = match (&source, &own) {
             (Some(source), Some(version)) => parts.vault.open_target(account, source, version).await?,
             _ => Credential::default(),
+        };
+        let through = match (through, &parents) {
+            (Some(parent), Some(version)) => {
+                let secret = parts.vault.open_target(account, &parent, version).await?;
+                Some(Box::new((parent, secret)))
+            }
+            _ => None,
         };
         let kind = match (&source, &record.linked) {
             (Some(source), _) => source.kind.clone(),
             (None, Some(linked)) => linked.hosts_kind.clone(),
             (None, None) => record.kind.clone(),
         };
-        Ok(Self { record, source, kind, secret })
+        Ok(Self { record, source, kind, secret, through })
     }
 
     /// The parameters for one host (`host:port` of a linked target, empty otherwise).
@@ -76,14 +90,29 @@ impl Resolved {
                 plain.insert("port".to_owned(), Value::from(port));
             }
         }
-        TargetParams { plain, secret: self.secret.clone() }
+        let parent = self.through.as_deref().map(|(parent, secret)| {
+            let params = TargetParams { plain: parent.params.clone(), secret: secret.clone(), parent: None };
+            Box::new(Parent { kind: parent.kind.clone(), params })
+        });
+        TargetParams { plain, secret: self.secret.clone(), parent }
+    }
+
+    /// The target whose account acts: its refused logins count there, whoever caused them.
+    #[must_use]
+    pub fn acting(&self) -> &Target {
+        self.through.as_deref().map_or(&self.record, |(parent, _)| parent)
+    }
+
+    /// The targets that it consists of: itself and its parent.
+    fn records(&self) -> impl Iterator<Item = &Target> {
+        let source = self.source.iter().filter(|source| source.id != self.record.id);
+        std::iter::once(&self.record).chain(source).chain(self.through.iter().map(|through| &through.0))
     }
 
     /// Pinned identities of the target and of its parent.
     #[must_use]
     pub fn pinned(&self) -> Vec<PeerIdentity> {
-        let parents = self.source.iter().filter(|source| source.id != self.record.id).flat_map(|s| s.pinned.iter());
-        self.record.pinned.iter().chain(parents).cloned().collect()
+        self.records().flat_map(|record| record.pinned.iter()).cloned().collect()
     }
 
     /// The slots a secret on this target has: one per host of a linked target, else the one without a name.
@@ -182,8 +211,18 @@ impl Seat {
     /// # Errors
     /// A parameter is missing.
     pub fn nameless(&self) -> Result<Credential, Failure> {
-        let given = TargetParams { plain: self.rotator.params.clone(), secret: Credential::default() };
+        let given = TargetParams { plain: self.rotator.params.clone(), ..TargetParams::default() };
         self.connector.initial_credential(&self.rotator.rotator_type, &self.params, &given)
+    }
+
+    /// The rotator type, if the target holds what it rotates.
+    pub(crate) fn feeding(&self) -> Option<&RotatorType> {
+        // Hosts with a password each have no one value that the target could hold.
+        if !self.host.is_empty() && !self.rotator.same_password {
+            return None;
+        }
+        let own = self.connector.declaration().rotator_type(&self.rotator.rotator_type)?;
+        own.feeds_into(&self.resolved.params("")).then_some(own)
     }
 
     /// Who acts: a secret that is the target's own credential acts as itself.
@@ -220,11 +259,10 @@ impl Seat {
     /// # Errors
     /// The target stands still because its peer changed.
     pub fn may_call(&self) -> Result<(), Failure> {
-        let sources = self.resolved.source.iter().map(|source| &source.halted);
-        match std::iter::once(&self.resolved.record.halted).chain(sources).find(|halted| !halted.is_empty()) {
-            Some(halted) => Err(Failure::new(
+        match self.resolved.records().find(|record| !record.halted.is_empty()) {
+            Some(record) => Err(Failure::new(
                 FailureClass::PeerIdentity,
-                halted.clone(),
+                record.halted.clone(),
                 format!(
                     "compare the fingerprint, then run `volvelle target trust-host-key -n {}`",
                     self.resolved.record.name

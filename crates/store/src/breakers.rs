@@ -3,6 +3,7 @@
 //! One counter per target and class of failure. While a breaker is open, failures of what was under way already do not
 //! count: they say nothing new.
 
+use volvelle_domain::connector::FailureClass;
 use volvelle_domain::ids::{AccountId, Micros, TargetId};
 
 use crate::db::{Row, values};
@@ -80,7 +81,7 @@ pub async fn succeeded(tx: &mut Tx, account: &AccountId, target: TargetId) -> Re
     Ok(())
 }
 
-/// Until when a target is left alone, if it is.
+/// Until when a target is left alone, if it is: after failures of its own, or because the account of its parent was refused.
 ///
 /// # Errors
 /// The database is not available.
@@ -90,8 +91,11 @@ pub async fn open_until(
     target: TargetId,
     now: Micros,
 ) -> Result<Option<Micros>, StoreError> {
-    let sql = "SELECT MAX(open_until) FROM breakers WHERE account = $1 AND target = $2 AND open_until > $3";
-    let row = tx.row(sql, values![account.0.as_str(), target.0, now.0]).await?;
+    let sql =
+        "SELECT MAX(open_until) FROM breakers WHERE account = $1 AND open_until > $3 AND (target = $2 OR (class = $4
+               AND target = (SELECT parent FROM targets WHERE account = $1 AND id = $2 AND kind <> 'linked')))";
+    let refused = FailureClass::Auth.as_str();
+    let row = tx.row(sql, values![account.0.as_str(), target.0, now.0, refused]).await?;
     Ok(row.ok_or(StoreError::Corrupt("a breaker"))?.opt_int(0)?.map(Micros))
 }
 

@@ -172,7 +172,7 @@ pub async fn due(tx: &mut Tx, now: Micros, limit: u32, checks: &[String]) -> Res
 }
 
 pub(crate) fn due_sql(checks: &[String]) -> (String, Vec<Value>) {
-    let (openable, fragments) = keys::openable("items", ("id", "target"), checks, 3);
+    let (openable, fragments) = keys::openable("items", ("id", "items.target"), checks, 3);
     let sql = format!(
         "SELECT {COLUMNS} FROM items WHERE enabled = 1 AND next_rotation_at <= $1
          AND NOT EXISTS (SELECT 1 FROM rotations r WHERE r.account = items.account AND r.item = items.id AND r.open = 1)

@@ -89,7 +89,7 @@ fn listed(checks: &[String], first: usize) -> (String, Vec<Value>) {
     (format!("({})", places.join(", ")), checks.iter().map(|check| Value::from(check.as_str())).collect())
 }
 
-/// A condition on rows of `table`, whose item is in `item` and whose target in `target`: neither they nor the target's parent are
+/// A condition on rows of `table`, whose item is in the column `item` and whose target is `target`: neither they nor the target's parent are
 /// sealed with another fragment than these.
 pub(crate) fn openable(
     table: &str,
@@ -102,7 +102,7 @@ pub(crate) fn openable(
         "NOT EXISTS (SELECT 1 FROM items i WHERE i.account = {table}.account AND i.id = {table}.{item}
              AND i.customer_check NOT IN {list})
          AND NOT EXISTS (SELECT 1 FROM targets t LEFT JOIN targets p ON p.account = t.account AND p.id = t.parent
-             WHERE t.account = {table}.account AND t.id = {table}.{target}
+             WHERE t.account = {table}.account AND t.id = {target}
              AND (t.customer_check NOT IN {list} OR p.customer_check NOT IN {list}))"
     );
     (condition, arguments)

@@ -25,7 +25,7 @@ pub struct Rotation {
     pub id: RotationId,
     /// What is rotated.
     pub slot: Slot,
-    /// On which target.
+    /// With which target it takes its turn.
     pub target: TargetId,
     /// How far it has come.
     pub state: State,
@@ -49,7 +49,7 @@ pub struct Rotation {
     pub stages: Vec<(Stage, Micros)>,
 }
 
-/// Puts a rotation into the queue, or finds the one of this slot that has not ended.
+/// Puts a rotation into the queue, or finds the one of this slot that has not ended. It takes its turn with `target`.
 ///
 /// # Errors
 /// The account does not exist.

@@ -39,11 +39,13 @@ struct Hosts {
 /// ignored, since the version has them.
 ///
 /// # Errors
-/// The name is taken, or the account, the linked target's parent or the protection key does not exist.
+/// The name is taken, or the account, the parent or the protection key does not exist; [`StoreError::Forbidden`] if the parent has a
+/// parent itself.
 pub async fn add(tx: &mut Tx, target: &Target, version: &TargetVersion) -> Result<TargetId, StoreError> {
     accounts::bump_content(tx, &target.account).await?;
     keys::require(tx, &target.account, target.protection.as_ref()).await?;
     let id = TargetId(counters::next(tx, &target.account, "target").await?);
+    require_parent(tx, target, id).await?;
     tx.execute(
         "INSERT INTO targets (account, id, name, delete_protection, settings, parent, modified_at, protection_key,
          customer_check, uid, kind, params, last_version, created_at)
@@ -108,20 +110,31 @@ pub async fn list(tx: &mut Tx, account: &AccountId, after: &str, limit: u32) -> 
 /// Replaces everything but number, uid, kind, creation time and what [`add_version`] writes.
 ///
 /// # Errors
-/// It does not exist, the new name is taken, or the new parent or the protection key does not exist.
+/// It does not exist, the new name is taken, or the new parent or the protection key does not exist; [`StoreError::Forbidden`] if the
+/// parent has a parent itself, or the target is the parent of others.
 pub async fn update(tx: &mut Tx, target: &Target) -> Result<(), StoreError> {
     accounts::bump_content(tx, &target.account).await?;
     keys::require(tx, &target.account, target.protection.as_ref()).await?;
+    require_parent(tx, target, target.id).await?;
     let sql = "UPDATE targets SET name = $3, delete_protection = $4, settings = $5, parent = $6, modified_at = $7,
                protection_key = $8, customer_check = $9
                WHERE account = $1 AND id = $2";
     found(tx.execute(sql, changeable(target, target.id)?).await?)
 }
 
+/// The targets whose parent it is, by name, at most `limit`.
+///
+/// # Errors
+/// The database is not available.
+pub async fn children(tx: &mut Tx, account: &AccountId, id: TargetId, limit: u32) -> Result<Vec<Target>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM targets WHERE account = $1 AND parent = $2 ORDER BY name LIMIT $3");
+    tx.rows(&sql, values![account.0.as_str(), id.0, limit]).await?.iter().map(read).collect()
+}
+
 /// Removes the target, its versions and its breakers.
 ///
 /// # Errors
-/// It does not exist; [`StoreError::Forbidden`] while an item or a linked target uses it.
+/// It does not exist; [`StoreError::Forbidden`] while an item uses it or it is the parent of a target.
 pub async fn remove(tx: &mut Tx, account: &AccountId, id: TargetId) -> Result<(), StoreError> {
     accounts::bump_content(tx, account).await?;
     let key = || values![account.0.as_str(), id.0];
@@ -220,6 +233,17 @@ pub async fn replace_sealed(
     if changed == 1 { Ok(()) } else { Err(StoreError::NotFound("the version of the target")) }
 }
 
+/// Nobody is child and parent at once, so that there is never a chain of parents, let alone a ring.
+async fn require_parent(tx: &mut Tx, target: &Target, id: TargetId) -> Result<(), StoreError> {
+    let Some(parent) = target.parent else { return Ok(()) };
+    let above = load(tx, &target.account, parent).await?;
+    let chained = parent == id || above.parent.is_some() || above.linked.is_some();
+    if chained || !children(tx, &target.account, id, 1).await?.is_empty() {
+        return Err(StoreError::Forbidden("a parent that has a parent itself"));
+    }
+    Ok(())
+}
+
 async fn insert_version(
     tx: &mut Tx,
     account: &AccountId,
@@ -265,14 +289,13 @@ fn changeable(target: &Target, id: TargetId) -> Result<Vec<Value>, StoreError> {
         protection: target.protection.clone(),
     };
     let (key, check) = keys::columns(target.protection.as_ref());
-    let parent = target.linked.as_ref().and_then(|linked| linked.parent);
     Ok(values![
         target.account.0.as_str(),
         id.0,
         target.name.as_str(),
         i64::from(target.delete_protection),
         text(&settings)?,
-        parent.map(|parent| parent.0),
+        target.parent.map(|parent| parent.0),
         target.modified_at.0,
         key,
         check
@@ -285,7 +308,6 @@ fn params(text: &str) -> Result<Map<String, Json>, StoreError> {
 
 fn read(row: &Row) -> Result<Target, StoreError> {
     let settings: Settings = serde_json::from_str(&row.text(8)?).map_err(|_| StoreError::Corrupt("a target"))?;
-    let parent = row.opt_int(9)?.map(TargetId);
     Ok(Target {
         account: AccountId(row.text(0)?),
         id: TargetId(row.int(1)?),
@@ -301,7 +323,8 @@ fn read(row: &Row) -> Result<Target, StoreError> {
         protection: settings.protection,
         pinned: settings.pinned,
         halted: settings.halted,
-        linked: settings.linked.map(|hosts| Linked { parent, hosts_kind: hosts.kind, hosts: hosts.hosts }),
+        parent: row.opt_int(9)?.map(TargetId),
+        linked: settings.linked.map(|hosts| Linked { hosts_kind: hosts.kind, hosts: hosts.hosts }),
         created_at: Micros(row.int(10)?),
         modified_at: Micros(row.int(11)?),
     })

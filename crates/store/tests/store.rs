@@ -159,6 +159,7 @@ fn target(account: &AccountId, name: &str) -> Target {
             fingerprint: "SHA256:x".into(),
         }],
         halted: "the host key changed".into(),
+        parent: None,
         linked: None,
         created_at: Micros(1),
         modified_at: Micros(1),

@@ -99,6 +99,7 @@ impl Filler {
             locking: Locking::default(),
             pinned: Vec::new(),
             halted: String::new(),
+            parent: None,
             linked: None,
             created_at: self.now,
             modified_at: self.now,

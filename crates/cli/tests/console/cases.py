@@ -192,6 +192,38 @@ def keys(browser, api, host, folder):
     browser.check(page, "a missing fragment")
 
 
+def parents(browser, api, _host, _folder):
+    for name in ("/dir/one", "/dir/two"):
+        api.call("target-create-ldap", **{"name": name, "ldap-url": "ldaps://dc1.corp.test", "bind-dn": "rot@corp.test", "bind-dn-password": INITIAL})
+    page = admin(browser, api)
+    browser.visit(page, "/console/new/target?kind=windows", "form")
+    page.locator("[data-field=name]").fill("/win/h1")
+    page.locator("[data-field=hostname]").fill("host1.corp.test")
+    page.locator("input[value=parent-target]").check()
+    page.get_by_role("button", name="Test connection").click()
+    page.locator("[data-field=parent-target-name][aria-invalid=true]").wait_for()
+    page.locator("[data-field=parent-target-name]").fill("/dir/one")
+    browser.check(page, "a parent target is chosen")
+    page.get_by_role("button", name="Test connection").click()
+    page.locator("#confirm-target").click()
+    page.wait_for_url("**/console/new/secret**")
+    assert api.call("target-get", name="/win/h1")["parent_target_name"] == "/dir/one"
+    browser.visit(page, "/console/target/win/h1", "table")
+    page.get_by_role("link", name="/dir/one").wait_for()
+    page.get_by_role("button", name="Edit").first.click()
+    parent = page.locator("[data-field=parent-target-name]")
+    assert parent.input_value() == "/dir/one"
+    parent.fill("/dir/two")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("link", name="/dir/two").wait_for()
+    browser.visit(page, "/console/target/dir/two", "table")
+    page.get_by_role("button", name="More").click()
+    page.get_by_role("menuitem", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    toast(page, "/win/h1")
+    assert api.call("target-get", name="/dir/two")["target_name"] == "/dir/two"
+
+
 def roles(browser, api, _host, _folder):
     api.call("create-secret", name="/team/a/key", value="the value of a")
     page = admin(browser, api)
@@ -366,7 +398,7 @@ if __name__ == "__main__":
     api, browser = Api(url, folder), Browser(url, shots)
     started = time.time()
     try:
-        {"first_use": first_use, "repair": repair, "keys": keys, "roles": roles, "tour": tour}[case](browser, api, host, folder)
+        {"first_use": first_use, "repair": repair, "keys": keys, "parents": parents, "roles": roles, "tour": tour}[case](browser, api, host, folder)
     except BaseException:
         for n, context in enumerate(browser.chromium.contexts):
             for page in context.pages:

@@ -117,3 +117,61 @@ async fn enable_secrets_are_secrets_of_their_own_over_ssh_and_telnet() -> Result
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enable_secret_is_written_back_into_its_target_wherever_the_gateway_is_killed() -> Result<()> {
+    let (mut gateway, mut switch) = (DevGateway::start().await?, Switch::start("cisco-ios")?);
+    // The acting user needs the privileged mode's password, and so does every other secret of the target.
+    let target = json!({"name": "/net/sw1", "host": "127.0.0.1", "port": switch.addr.port().to_string(), "ssh-username": "ops",
+        "ssh-password": INITIAL_PASSWORD, "enable-password": ENABLE_PASSWORD, "device-type": "cisco-ios"});
+    succeed(&mut gateway, "target-create-ssh", target).await?;
+    let enable = json!({"name": "/net/enable", "target-name": "/net/sw1", "rotator-type": "enable",
+        "authentication-credentials": "use-target-creds"});
+    succeed(&mut gateway, "rotated-secret-create-ssh", enable).await?;
+    let other = json!({"name": "/net/app1", "target-name": "/net/sw1", "rotator-type": "password", "rotated-username": "app1",
+        "authentication-credentials": "use-target-creds"});
+    succeed(&mut gateway, "rotated-secret-create-ssh", other).await?;
+    let mut killed = 0;
+    for save in 1..=64 {
+        gateway.stop().await?;
+        gateway.set_env("VOLVELLE_CRASH_AT", Some(&save.to_string()));
+        let started = gateway.restart().await;
+        ensure!(started.is_ok() || gateway.ended()?.is_some(), "save {save}: the gateway neither starts nor ends");
+        let rotated = gateway.post("gateway-rotate-secret", json!({"name": "/net/enable"})).await;
+        let survived = rotated.is_ok_and(|(status, _)| status < 300) && gateway.ended()?.is_none();
+        gateway.set_env("VOLVELLE_CRASH_AT", None);
+        if gateway.ended()?.is_none() {
+            gateway.kill9()?;
+        }
+        gateway.restart().await?;
+        settled(&mut gateway, "/net/enable").await?;
+        let password = value(&mut gateway, "/net/enable").await?;
+        assert!(switch.opens("enable", &password)?, "save {save}");
+        let details = succeed(&mut gateway, "target-get-details", json!({"name": "/net/sw1"})).await?;
+        let recorded = details["value"]["ssh_target_details"]["enable_password"].as_str().context("is recorded")?;
+        assert_eq!(recorded, password, "save {save}: the target's record is another one");
+        if survived {
+            break;
+        }
+        killed += 1;
+    }
+    ensure!((3..64).contains(&killed), "killed {killed} times");
+    // With the new one the target's user gets up.
+    succeed(&mut gateway, "gateway-rotate-secret", json!({"name": "/net/app1"})).await?;
+    assert!(switch.opens("app1", &value(&mut gateway, "/net/app1").await?)?);
+    Ok(())
+}
+
+/// Waits until no rotation of a secret is open.
+async fn settled(gateway: &mut DevGateway, name: &str) -> Result<()> {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let rotations = succeed(gateway, "rotation-list", json!({"name": name, "limit": 1})).await?;
+        let stage = rotations["rotations"][0]["stage"].as_str().unwrap_or("done").to_owned();
+        if stage == "done" || stage == "failed" {
+            return Ok(());
+        }
+        ensure!(std::time::Instant::now() < until, "{name} stays {stage}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}

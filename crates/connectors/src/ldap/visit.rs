@@ -162,7 +162,7 @@ impl<'a> Visit<'a> {
 }
 
 /// Whether a name is a distinguished one.
-pub(super) fn is_dn(name: &str) -> bool {
+pub(crate) fn is_dn(name: &str) -> bool {
     name.split_once('=').is_some_and(|(kind, value)| {
         let kind = kind.trim();
         let named = kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');

@@ -3,14 +3,13 @@
 //! What must stay true: the stored form of a password is sent and never the password, the configuration is saved, and a
 //! change that is not saved is not called done.
 
+mod cisco;
 mod desk;
 mod line;
 mod netconf;
 mod profile;
 mod telnet;
 mod terminal;
-mod type8;
-mod type9;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,17 +68,10 @@ pub(super) fn check(target: &TargetParams, rotator_type: Option<&str>, command: 
     Err(config("rotator-custom-cmd is for Unix hosts", "leave it out with device-type"))
 }
 
-/// Nobody tells the target of a new enable secret, so that nothing may depend on the target's own.
 fn check_enable(target: &TargetParams, profile: &Profile) -> Result<(), Failure> {
     profile.place(ENABLE)?;
     if text(target, "device-transport") == "netconf" {
         return Err(config("enable secrets are rotated at the command line", "set device-transport to cli"));
-    }
-    if target.secret.field("enable-password").is_some_and(|password| !password.is_empty()) {
-        return Err(config(
-            "the target logs in with an enable-password, which its own rotation would make a former one",
-            "give the acting user privilege 15 and take enable-password off the target",
-        ));
     }
     if text(target, "ssh-username") == ENABLE {
         return Err(config("the acting user is called enable, like the secret", "let another user act"));
@@ -96,12 +88,13 @@ async fn log_in(visit: &Visit<'_>, profile: &Profile, credential: &Credential) -
     line::log_in(visit, profile, credential, visit.call.login_budget).await
 }
 
-/// The passwords of the privileged mode: the target's, or where that is what changes, those that it may be.
+/// The passwords of the privileged mode: where that is what changes, first those that it may be; then the target's.
 fn keys<'a>(visit: &Visit<'a>, those: &[&'a Credential]) -> Vec<&'a Secret> {
-    if visit.call.rotator_type == ENABLE {
-        return those.iter().filter_map(|credential| credential.field("password")).collect();
-    }
-    visit.call.target.secret.field("enable-password").into_iter().collect()
+    let changing = those.iter().filter(|_| visit.call.rotator_type == ENABLE);
+    let mut keys: Vec<&Secret> = changing.filter_map(|credential| credential.field("password")).collect();
+    let recorded = visit.call.target.secret.field("enable-password");
+    keys.extend(recorded.filter(|recorded| !keys.iter().any(|key| key.ct_eq(recorded))));
+    keys
 }
 
 fn filled(template: &str, user: &str) -> String {

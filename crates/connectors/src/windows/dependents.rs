@@ -9,10 +9,10 @@ use tokio::time::{Instant, timeout_at};
 use volvelle_domain::connector::{Call, Dependent, Failure, FailureClass, TargetParams};
 use volvelle_domain::{Credential, Secret};
 
-use super::visit::{Visit, Who};
+use super::visit::{Visit, Who, split};
 use super::winrm::{Login, Place, Session, log_in, password};
-use super::{config, timed_out};
-use crate::ldap::flag;
+use super::{config, parent, timed_out};
+use crate::ldap::{flag, text};
 
 const HAND_ON: &str = include_str!("scripts/hand_on.ps1");
 /// Most dependents of one account.
@@ -64,7 +64,10 @@ fn entry(part: &str, kind: &'static str, target: &TargetParams) -> Option<Entry>
 
 /// Whether the lists can be read.
 pub(super) fn check(call: &Call<'_>) -> Result<(), Failure> {
-    entries(call).map(drop)
+    match entries(call)?.is_empty() {
+        true => Ok(()),
+        false => parent::must_have_a_name(split(text(call.target, "username"), "").1),
+    }
 }
 
 /// Gives every dependent the new password.
@@ -128,6 +131,7 @@ impl Work<'_> {
     /// The target's account acts; where that is what has just changed, with its new password.
     async fn enter(&self, entry: &Entry, new: &Secret) -> Result<Session, Failure> {
         let privileged = self.visit.privileged();
+        parent::must_have_a_name(privileged.user)?;
         let password = if self.visit.is_target() { Some(new) } else { privileged.password };
         let who = Who { password, ..privileged };
         let target = self.visit.call.target;

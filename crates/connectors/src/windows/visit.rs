@@ -44,6 +44,8 @@ impl Address {
                 .ok_or_else(|| config("port must be between 1 and 65535", "set port"))?,
         };
         let (route, usual) = match text(target, "transport") {
+            // Through a parent: where nothing else was said, accounts of the domain change.
+            "" if target.parent.is_some() => (Route::Ldap, 636),
             "" => by_port(given.unwrap_or(super::USUAL_PORT))?,
             "samr" => (Route::Samr, 445),
             "ldap" => (Route::Ldap, 636),

@@ -43,7 +43,7 @@ impl User {
             .with("access-key-id", admin.id.as_str().into())
             .with("access-key", admin.secret.as_str().into());
         let case = Case {
-            target: TargetParams { plain: Map::new(), secret },
+            target: TargetParams { plain: Map::new(), secret, parent: None },
             pinned: Vec::new(),
             rotator_type: "api-key",
             params: Map::new(),
@@ -224,7 +224,7 @@ async fn an_external_id_is_made_up_once_and_the_gateway_assumes_the_role_with_it
     let arn = format!("arn:aws:iam::{ACCOUNT}:role/rotator");
     let asked = json!({"role-arn": arn, "generate-external-id": true, "use-gw-cloud-identity": "true"});
     let plain = asked.as_object().expect("an object").clone();
-    let target = TargetParams { plain, secret: Credential::default() };
+    let target = TargetParams { plain, secret: Credential::default(), parent: None };
     user.connector.check_target(&target).expect("no access key is needed");
     user.case.target = user.connector.completed(target, &Os);
     let made = user.case.target.plain["external-id"].as_str().expect("a text").to_owned();
@@ -271,7 +271,7 @@ async fn the_machine_that_the_gateway_runs_on_may_be_its_identity() {
         "Principal": {"Service": "ec2.amazonaws.com"}}]});
     let arn = user.aws.role("machine", trust, documented("others")).await.expect("a role");
     let plain = json!({"use-gw-cloud-identity": true}).as_object().expect("an object").clone();
-    user.case.target = TargetParams { plain, secret: Credential::default() };
+    user.case.target = TargetParams { plain, secret: Credential::default(), parent: None };
     let url = user.aws.url();
     let variable = |name: &str| match name {
         "AWS_ENDPOINT_URL" | "AWS_EC2_METADATA_SERVICE_ENDPOINT" => Some(url.clone()),

@@ -32,7 +32,7 @@ impl Console {
             .with("access-key-id", admin.id.as_str().into())
             .with("access-key", admin.secret.as_str().into());
         let case = Case {
-            target: TargetParams { plain: Map::new(), secret },
+            target: TargetParams { plain: Map::new(), secret, parent: None },
             pinned: Vec::new(),
             rotator_type: "password",
             params: Map::new(),

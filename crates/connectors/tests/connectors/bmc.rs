@@ -21,6 +21,7 @@ fn case(plain: serde_json::Value, acting: ActingAs, user: &str) -> Case {
         target: TargetParams {
             plain: plain.as_object().expect("an object").clone(),
             secret: Credential::default().with("password", INITIAL_PASSWORD.into()),
+            parent: None,
         },
         pinned: Vec::new(),
         rotator_type: "password",

@@ -30,6 +30,7 @@ impl Device {
             secret: Credential::default()
                 .with("ssh-password", INITIAL_PASSWORD.into())
                 .with("enable-password", ENABLE_PASSWORD.into()),
+            parent: None,
         };
         let connector = registry().get("ssh").expect("is there");
         connector.check_target(&target).expect("fine");
@@ -131,8 +132,8 @@ async fn cisco_ios_conforms_where_an_administrator_acts() {
 }
 
 /// A device whose enable secret is rotated; nothing else of the target needs it.
-async fn with_enable_secret() -> Device {
-    let mut device = Device::new("cisco-ios", "admin", ActingAs::Target).await;
+async fn with_enable_secret(platform: &str) -> Device {
+    let mut device = Device::new(platform, "admin", ActingAs::Target).await;
     device.case.target.secret = Credential::default().with("ssh-password", INITIAL_PASSWORD.into());
     device.case.rotator_type = "enable";
     let given = TargetParams {
@@ -145,12 +146,42 @@ async fn with_enable_secret() -> Device {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_enable_secret_conforms() {
-    passes("ssh (cisco-ios, enable secret)", with_enable_secret).await;
+    passes("ssh (cisco-ios, enable secret)", async || with_enable_secret("cisco-ios").await).await;
+    passes("ssh (arista-eos, enable secret)", async || with_enable_secret("arista-eos").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enable_secret_that_the_target_holds_raises_the_acting_user_and_is_fed_back() {
+    for platform in ["cisco-ios", "arista-eos"] {
+        let mut device = Device::new(platform, "ops", ActingAs::Target).await;
+        device.case.rotator_type = "enable";
+        let target = device.case.target.clone();
+        device.case.current =
+            device.connector.initial_credential("enable", &target, &TargetParams::default()).expect("the target's");
+        assert_eq!(device.case.current.expose_text("password"), Some(ENABLE_PASSWORD));
+        device.connector.check_secret(&device.case.call(), &device.case.current).expect("fine");
+        let (candidate, outcome) = device.changed().await;
+        assert_eq!(outcome, ApplyOutcome::Applied, "{platform}");
+        let report = device.connector.probe(&device.case.call(), &[&candidate, &device.case.current]).await;
+        assert_eq!(report.outcomes[0], ProbeOutcome::Opens(Evidence::WitnessRead), "{platform}");
+        let own = *device.connector.declaration().rotator_type("enable").expect("is there");
+        let fed = own.feed(&target, &candidate).expect("the target holds the former one");
+        assert_eq!(fed.expose_text("enable-password"), candidate.expose_text("password"));
+        device.case.target.secret = fed;
+        assert!(own.feed(&device.case.target, &candidate).is_none(), "it is there already");
+        // Nothing else of the target stands before a closed door.
+        device.case.rotator_type = "password";
+        device.case.current = Credential::user_password("app1", INITIAL_PASSWORD.into());
+        assert_eq!(device.changed().await.1, ApplyOutcome::Applied, "{platform}");
+    }
+    let admin = with_enable_secret("cisco-ios").await;
+    let own = *admin.connector.declaration().rotator_type("enable").expect("is there");
+    assert!(!own.feeds_into(&admin.case.target), "a target without one goes on without one");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_enable_secret_is_rotated_as_a_secret_of_its_own() {
-    let mut device = with_enable_secret().await;
+    let mut device = with_enable_secret("cisco-ios").await;
     device.connector.check_secret(&device.case.call(), &device.case.current).expect("fine");
     let (candidate, outcome) = device.changed().await;
     assert_eq!(outcome, ApplyOutcome::Applied);
@@ -169,11 +200,10 @@ async fn an_enable_secret_is_rotated_as_a_secret_of_its_own() {
     device.case.rotator_type = "enable";
     let refused =
         |device: &Device| device.connector.check_secret(&device.case.call(), &candidate).expect_err("refused").message;
-    assert!(refused(&device).contains("enable-password"), "the target depends on it");
     device.case.acting = ActingAs::User;
     device.case.target.secret = Credential::default();
     assert!(refused(&device).contains("cannot change itself"));
-    device.case.target.plain.insert("device-type".into(), json!("arista-eos"));
+    device.case.target.plain.insert("device-type".into(), json!("cisco-nxos"));
     assert!(refused(&device).contains("no enable secret"));
 }
 

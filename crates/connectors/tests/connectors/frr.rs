@@ -27,7 +27,7 @@ impl Router {
             secret = secret.with("enable-password", ENABLE_PASSWORD.into());
         }
         let case = Case {
-            target: TargetParams { plain: plain.as_object().expect("an object").clone(), secret },
+            target: TargetParams { plain: plain.as_object().expect("an object").clone(), secret, parent: None },
             pinned: Vec::new(),
             rotator_type: if door == Door::Login { "target" } else { "enable" },
             params: Map::new(),

@@ -14,7 +14,7 @@ fn secret_at(url: &str) -> Case {
     let mut plain = Map::new();
     plain.insert("url".into(), json!(url));
     Case {
-        target: TargetParams { plain, secret: Credential::default() },
+        target: TargetParams { plain, secret: Credential::default(), parent: None },
         pinned: Vec::new(),
         rotator_type: "custom",
         params: Map::new(),

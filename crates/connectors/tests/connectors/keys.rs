@@ -14,6 +14,7 @@ async fn key_case(host: &Host, target_user: &str, acting: ActingAs, user: &str) 
     let given = TargetParams {
         plain: json!({"rotated-username": user}).as_object().expect("an object").clone(),
         secret: Credential::default().with("key-data-base64", encoded.as_str().into()),
+        parent: None,
     };
     case.current = ssh.initial_credential("key", &case.target, &given).expect("reads the key");
     ssh.check_secret(&case.call(), &case.current).expect("fits");

@@ -22,6 +22,7 @@ fn case(url: String, authority: String, bind_dn: &str, acting: ActingAs, user: &
         target: TargetParams {
             plain: plain.as_object().expect("an object").clone(),
             secret: Credential::default().with("bind-dn-password", INITIAL_PASSWORD.into()),
+            parent: None,
         },
         pinned: Vec::new(),
         rotator_type: "ldap",

@@ -22,6 +22,7 @@ fn case(host: &Simulated, port: &str, admin: &str, acting: ActingAs, user: &str)
         target: TargetParams {
             plain: plain.as_object().expect("an object").clone(),
             secret: Credential::default().with("password", INITIAL_PASSWORD.into()),
+            parent: None,
         },
         pinned: Vec::new(),
         rotator_type: "password",

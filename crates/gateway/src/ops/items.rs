@@ -40,8 +40,16 @@ pub async fn describe(ctx: &Ctx<'_>, params: &Params) -> Answer {
         if params.is("show-versions") { Some(versions::list_item(&mut tx, ctx.id(), item.id).await?) } else { None };
     let rotating = !rotations::open_of(&mut tx, ctx.id(), item.id).await?.is_empty();
     let key = keys::name_of(ctx, &mut tx, item.protection.as_ref()).await?;
+    let parent = match target.as_ref().and_then(|target| target.parent) {
+        Some(parent) => Some(targets::load(&mut tx, ctx.id(), parent).await?),
+        None => None,
+    };
     drop(tx);
-    Ok(shown(ctx, &item, (target.as_ref(), key), kept.as_deref(), rotating))
+    let mut answer = shown(ctx, &item, (target.as_ref(), key), kept.as_deref(), rotating);
+    if let Some(parent) = parent {
+        answer["item_targets_assoc"][0]["parent_target_name"] = Value::from(parent.name.as_str());
+    }
+    Ok(answer)
 }
 
 fn shown(

@@ -13,7 +13,7 @@ use volvelle_store::slots::SlotFacts;
 use volvelle_store::versions::Slot;
 use volvelle_store::{StoreError, items, rotations, slots, versions};
 
-use super::{Answer, keys, locks, settings};
+use super::{Answer, keys, locks, parents, settings};
 use crate::ctx::{Ctx, ITEMS, TARGETS};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
@@ -50,20 +50,23 @@ pub async fn create(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
         _ => None,
     };
     let rotator_type = params.text("rotator-type").or(only).ok_or_else(|| bad("rotator-type", "is required"))?;
-    if rotator_type == "target" {
+    let own = connector.declaration().rotator_type(rotator_type);
+    let feeds = own.is_some_and(|own| own.feeds_into(&resolved.params("")));
+    if feeds {
         ctx.require(TARGETS, target.name.as_str(), "read")?;
         ctx.require(TARGETS, target.name.as_str(), "update")?;
     }
     if acting(params)?.is_some_and(|(acting, _)| acting == ActingAs::Target) {
-        // Whoever makes the target's credential work for him could as well read it.
-        ctx.require(TARGETS, target.name.as_str(), "read")?;
+        parents::require_acting(ctx, &target).await?;
     }
     let given = settings::given_secret(connector.declaration(), params);
     let mut item = settings::new_item(ctx, name, ItemKind::RotatedSecret);
     item.protection = keys::chosen(ctx, params, &["key"], None).await?;
     ctx.app.vault.require(item.protection.as_ref())?;
     settings::common(&mut item, params, ctx.parameter_names())?;
-    let rotator = rotator(ctx, &resolved, rotator_type, given.plain.clone(), params)?;
+    let mut rotator = rotator(ctx, &resolved, rotator_type, given.plain.clone(), params)?;
+    // The target holds one value for all its hosts.
+    rotator.same_password |= feeds;
     item.rotator = Some(rotator);
     let mut drafts = Vec::new();
     for host in resolved.hosts() {
@@ -109,7 +112,7 @@ fn rotator(
         acting,
         acting_spelling,
         params: given,
-        same_password: params.is("same-password") || rotator_type == "target",
+        same_password: params.is("same-password"),
         policy: settings::policy(None, params, account)?,
         schedule,
         next_rotation_at: next,

@@ -12,8 +12,8 @@ use volvelle_domain::schedule;
 use volvelle_rotation::{Resolved, Seat};
 use volvelle_store::{StoreError, items, rotations, targets, versions};
 
-use super::{Answer, keys, locks, rotated, settings};
-use crate::ctx::{Ctx, ITEMS, TARGETS};
+use super::{Answer, keys, locks, parents, rotated, settings};
+use crate::ctx::{Ctx, ITEMS};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
 
@@ -37,7 +37,8 @@ pub async fn update(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
     if asks_for_test(&rotator, &wanted) && wanted.acting == ActingAs::Target {
         let mut tx = ctx.app.store.read().await?;
         let target = targets::load(&mut tx, ctx.id(), wanted.target).await?;
-        ctx.require(TARGETS, target.name.as_str(), "read")?;
+        drop(tx);
+        parents::require_acting(ctx, &target).await?;
     }
     if let Some(to) = params.opt_path("new-name")? {
         ctx.require(ITEMS, to.as_str(), "create")?;
@@ -66,19 +67,22 @@ fn changed_rotator(ctx: &Ctx<'_>, item: &Item, before: &Rotator, params: &Params
         (after.acting, after.acting_spelling) = (acting, spelling);
     }
     if let Some(connector) = ctx.app.registry.get(&before.kind) {
-        let kept = TargetParams { plain: before.params.clone(), secret: Credential::default() };
+        let kept = TargetParams { plain: before.params.clone(), ..TargetParams::default() };
         let declaration = connector.declaration();
         let changed = settings::changed(&kept, &declaration.secret, params);
         let user = |plain: &serde_json::Map<String, Value>| plain.get("rotated-username").cloned();
         if user(&changed.plain).is_some_and(|now| user(&kept.plain).is_some_and(|was| was != now)) {
             return Err(bad("rotated-username", "cannot be changed; make another secret for another account"));
         }
+        // What the target holds too is one value for all its hosts.
+        if declaration.rotator_type(&before.rotator_type).is_none_or(|own| own.feeds.is_empty()) {
+            after.same_password = params.flag("same-password").unwrap_or(after.same_password);
+        }
         after.params = changed.plain;
         if let Some(user) = user(&kept.plain) {
             after.params.insert("rotated-username".to_owned(), user);
         }
     }
-    after.same_password = params.flag("same-password").unwrap_or(after.same_password);
     after.policy = settings::policy(before.policy.as_ref(), params, account)?;
     after.schedule = settings::schedule(&before.schedule, params, account)?;
     if after.schedule != before.schedule {

@@ -37,6 +37,9 @@ pub fn declared(schema: &schemars::Schema, params: &Params) -> TargetParams {
     let properties = schema.get("properties").and_then(Value::as_object);
     for (name, property) in properties.into_iter().flatten() {
         let secret = property.get("x-secret").and_then(Value::as_bool) == Some(true);
+        if says_none(property, params, name) {
+            continue;
+        }
         if secret {
             if let Some(value) = params.secret(name) {
                 out.secret = out.secret.with(name, value);
@@ -46,6 +49,12 @@ pub fn declared(schema: &schemars::Schema, params: &Params) -> TargetParams {
         }
     }
     out
+}
+
+/// Whether a parameter was given as the word that stands for nothing said: clients send it by themselves.
+fn says_none(property: &Value, params: &Params, name: &str) -> bool {
+    let word = property.get("x-none").and_then(Value::as_str);
+    word.is_some() && params.value(name).and_then(Value::as_str) == word
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -63,12 +72,12 @@ pub fn changed(kept: &TargetParams, schema: &schemars::Schema, params: &Params) 
     let given = declared(schema, params);
     let mut out = kept.clone();
     let properties = schema.get("properties").and_then(Value::as_object);
-    for (name, _) in properties.into_iter().flatten() {
+    for (name, property) in properties.into_iter().flatten() {
         match given.plain.get(name) {
             Some(value) => {
                 out.plain.insert(name.clone(), value.clone());
             }
-            None if params.has(name) => {
+            None if params.has(name) && !says_none(property, params, name) => {
                 out.plain.remove(name);
             }
             None => {}

@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use volvelle_domain::connector::{Declaration, PeerIdentity, TargetParams};
 use volvelle_domain::ids::{TargetId, Uid};
-use volvelle_domain::target::{Linked, Target, TargetVersion};
+use volvelle_domain::target::{Target, TargetVersion};
 use volvelle_domain::{Credential, ItemPath};
 use volvelle_rotation::Resolved;
 use volvelle_store::{StoreError, Tx, breakers, targets};
 
-use super::{Answer, keys, settings};
+use super::{Answer, keys, parents, settings};
 use crate::burial;
 use crate::ctx::{Ctx, TARGETS};
 use crate::error::ApiError;
@@ -19,8 +19,6 @@ use crate::shape::{self, Sealing};
 
 /// Time to learn one host key.
 const LEARN: Duration = Duration::from_secs(10);
-/// Most hosts of a linked target.
-const MOST_HOSTS: usize = 1000;
 /// Host keys asked for at a time.
 const AT_ONCE: usize = 16;
 /// Parameters that choose the protection key.
@@ -40,10 +38,12 @@ pub async fn create(ctx: &Ctx<'_>, kind: &str, params: &Params) -> Answer {
     target.protection = keys::chosen(ctx, params, KEY, None).await?;
     let mut secret = Credential::default();
     if kind == "linked" {
-        target.linked = Some(linked(ctx, None, params).await?);
+        let (linked, parent) = parents::linked(ctx, None, params).await?;
+        (target.linked, target.parent) = (Some(linked), parent);
     } else {
         let connector = ctx.app.registry.get(kind).ok_or_else(|| ApiError::UnknownCommand(kind.to_owned()))?;
-        let given = settings::declared(&connector.declaration().target, params);
+        let mut given = settings::declared(&connector.declaration().target, params);
+        target.parent = parents::through(ctx, &connector.declaration().target, (None, &mut given), params).await?;
         connector.check_target(&given)?;
         let given = connector.completed(given, ctx.app.engine.parts().entropy.as_ref());
         target.params = given.plain;
@@ -100,6 +100,7 @@ fn empty(ctx: &Ctx<'_>, name: ItemPath, kind: &str) -> Target {
         protection: None,
         pinned: Vec::new(),
         halted: String::new(),
+        parent: None,
         linked: None,
         created_at: ctx.now,
         modified_at: ctx.now,
@@ -132,62 +133,6 @@ fn common(target: &mut Target, params: &Params) -> Result<(), ApiError> {
     target.max_versions = settings::max_versions(target.max_versions, params)?;
     target.locking = settings::locking(&target.locking, params)?;
     Ok(())
-}
-
-/// The hosts and the parent of a linked target after the parameters were applied.
-async fn linked(ctx: &Ctx<'_>, before: Option<&Linked>, params: &Params) -> Result<Linked, ApiError> {
-    let mut linked = before.cloned().unwrap_or_default();
-    if let Some(name) = params.opt_path("parent-target-name")? {
-        let parent = ctx.target(&name, "list").await?;
-        if parent.linked.is_some() {
-            return Err(bad("parent-target-name", "the parent of a linked target cannot be a linked target"));
-        }
-        linked.parent = Some(parent.id);
-        linked.hosts_kind.clone_from(&parent.kind);
-    } else if let Some(kind) = params.text("type") {
-        kind.clone_into(&mut linked.hosts_kind);
-    }
-    if linked.parent.is_none() && linked.hosts_kind.is_empty() {
-        return Err(bad("type", "is required without parent-target-name"));
-    }
-    if let Some(hosts) = params.value("hosts").and_then(Value::as_str) {
-        linked.hosts = parse_hosts(hosts);
-    }
-    for (host, text) in parse_hosts(params.text("add-hosts").unwrap_or_default()) {
-        linked.hosts.retain(|(known, _)| *known != host);
-        linked.hosts.push((host, text));
-    }
-    let removed = parse_hosts(params.text("rm-hosts").unwrap_or_default());
-    linked.hosts.retain(|(host, _)| !removed.iter().any(|(gone, _)| gone == host));
-    if let Some(parent) = linked.parent
-        && !only_known_hosts(&linked, before)
-    {
-        let mut tx = ctx.app.store.read().await?;
-        let parent = targets::load(&mut tx, ctx.id(), parent).await?;
-        // Its secret will be shown to these hosts: who may not read it cannot have it sent to hosts of his choice.
-        ctx.require(TARGETS, parent.name.as_str(), "read")?;
-    }
-    if linked.hosts.len() > MOST_HOSTS {
-        return Err(bad("hosts", format!("a linked target has at most {MOST_HOSTS} hosts")));
-    }
-    Ok(linked)
-}
-
-fn only_known_hosts(after: &Linked, before: Option<&Linked>) -> bool {
-    let Some(before) = before.filter(|before| before.parent == after.parent) else { return false };
-    after.hosts.iter().all(|(host, _)| before.hosts.iter().any(|(known, _)| known == host))
-}
-
-/// `host[:port][;description],…`; commas at the end and missing descriptions are fine.
-fn parse_hosts(text: &str) -> Vec<(String, String)> {
-    let mut hosts: Vec<(String, String)> = Vec::new();
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (host, about) = part.split_once(';').unwrap_or((part, ""));
-        if !host.is_empty() && !hosts.iter().any(|(known, _)| known == host) {
-            hosts.push((host.to_owned(), about.trim().to_owned()));
-        }
-    }
-    hosts
 }
 
 /// Learns the identities of the target's addresses that are not pinned yet; what cannot be reached becomes a warning.
@@ -231,16 +176,21 @@ async fn addresses(
     target: &Target,
     secret: &Credential,
 ) -> Result<(String, Vec<(String, TargetParams)>), ApiError> {
-    let mut resolved =
-        Resolved { record: target.clone(), source: None, kind: target.kind.clone(), secret: secret.clone() };
+    let (record, kind, secret) = (target.clone(), target.kind.clone(), secret.clone());
+    let mut resolved = Resolved { record, source: None, kind, secret, through: None };
+    let parent = match target.parent {
+        Some(parent) => Some(targets::load(&mut ctx.app.store.read().await?, ctx.id(), parent).await?),
+        None => None,
+    };
     match &target.linked {
-        None => resolved.source = Some(target.clone()),
+        None => {
+            resolved.source = Some(target.clone());
+            // Nobody logs in: its credential is not needed.
+            resolved.through = parent.map(|parent| Box::new((parent, Credential::default())));
+        }
         Some(linked) => {
             resolved.kind.clone_from(&linked.hosts_kind);
-            if let Some(parent) = linked.parent {
-                let mut tx = ctx.app.store.read().await?;
-                resolved.source = Some(targets::load(&mut tx, ctx.id(), parent).await?);
-            }
+            resolved.source = parent;
         }
     }
     let all = resolved.hosts().into_iter().map(|host| (host.clone(), resolved.params(&host))).collect();
@@ -267,19 +217,24 @@ pub async fn update(ctx: &Ctx<'_>, kind: &str, params: &Params) -> Answer {
     let kept = opened(ctx, &before).await?;
     let mut wanted = kept.clone();
     if before.linked.is_some() {
-        target.linked = Some(linked(ctx, before.linked.as_ref(), params).await?);
+        let (linked, parent) = parents::linked(ctx, Some(&before), params).await?;
+        (target.linked, target.parent) = (Some(linked), parent);
     } else if let Some(connector) = ctx.app.registry.get(kind) {
-        wanted = settings::changed(&kept, &connector.declaration().target, params);
+        let schema = &connector.declaration().target;
+        wanted = settings::changed(&kept, schema, params);
+        target.parent = parents::through(ctx, schema, (Some(&before), &mut wanted), params).await?;
         connector.check_target(&wanted)?;
         wanted = connector.completed(wanted, ctx.app.engine.parts().entropy.as_ref());
         target.params.clone_from(&wanted.plain);
         if target.params != before.params {
             // Its secret will be shown to another address: who may not read it cannot choose where it is sent.
             ctx.require(TARGETS, name.as_str(), "read")?;
+            parents::still_fits(ctx, &target).await?;
         }
     }
     let mut warnings = Vec::new();
-    if target.params != before.params || target.linked != before.linked {
+    let elsewhere = target.linked != before.linked || target.parent != before.parent;
+    if target.params != before.params || elsewhere {
         let (learned, told) = learn(ctx, &target, &wanted.secret).await?;
         // An address that is pinned stays pinned: a changed key is accepted by `trust-host-key` only.
         let new = learned.into_iter().filter(|pin| !before.pinned.iter().any(|old| old.address == pin.address));
@@ -342,7 +297,7 @@ async fn save(
 /// The parameters of a target's newest version, secrets opened.
 async fn opened(ctx: &Ctx<'_>, target: &Target) -> Result<TargetParams, ApiError> {
     let secret = version_params(ctx, target, target.last_version).await?.secret;
-    Ok(TargetParams { plain: target.params.clone(), secret })
+    Ok(TargetParams { plain: target.params.clone(), secret, parent: None })
 }
 
 async fn version_params(ctx: &Ctx<'_>, target: &Target, number: u32) -> Result<TargetParams, ApiError> {
@@ -352,7 +307,7 @@ async fn version_params(ctx: &Ctx<'_>, target: &Target, number: u32) -> Result<T
     let missing = || ctx.not_found(&format!("target {} version {number}", target.name));
     let version = version.ok_or_else(missing)?;
     let secret = ctx.app.vault.open_target(ctx.account(), target, &version).await?;
-    Ok(TargetParams { plain: version.params, secret })
+    Ok(TargetParams { plain: version.params, secret, parent: None })
 }
 
 /// Shows a target without its secrets.
@@ -366,7 +321,7 @@ pub async fn get(ctx: &Ctx<'_>, params: &Params) -> Answer {
 
 async fn shown(ctx: &Ctx<'_>, target: &Target, with_versions: bool) -> Answer {
     let mut tx = ctx.app.store.read().await?;
-    let parent = match target.linked.as_ref().and_then(|linked| linked.parent) {
+    let parent = match target.parent {
         Some(parent) => Some(targets::load(&mut tx, ctx.id(), parent).await?),
         None => None,
     };
@@ -445,7 +400,7 @@ pub async fn list(ctx: &Ctx<'_>, params: &Params) -> Answer {
         if permissions.is_empty() || !wanted {
             continue;
         }
-        let parent = match target.linked.as_ref().and_then(|linked| linked.parent) {
+        let parent = match target.parent {
             Some(parent) => Some(targets::load(&mut tx, ctx.id(), parent).await?),
             None => None,
         };
@@ -458,7 +413,7 @@ pub async fn list(ctx: &Ctx<'_>, params: &Params) -> Answer {
 /// Deletes a target that nothing uses.
 ///
 /// # Errors
-/// The caller may not, it is protected, or a secret or linked target uses it.
+/// The caller may not, it is protected, or a secret uses it or another target has it as its parent.
 pub async fn delete(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let name = params.path("name")?;
     let target = ctx.target(&name, "delete").await?;
@@ -469,11 +424,18 @@ pub async fn delete(ctx: &Ctx<'_>, params: &Params) -> Answer {
     }
     let mut tx = ctx.app.store.begin().await?;
     let target = targets::lock(&mut tx, ctx.id(), target.id).await?;
+    let children = targets::children(&mut tx, ctx.id(), target.id, parents::MOST_CHILDREN).await?;
+    if !children.is_empty() {
+        return Err(ApiError::Conflict(format!(
+            "target {name} is the parent of {}; delete them first, or give them another parent",
+            parents::named(ctx, &children)
+        )));
+    }
     burial::of_target(ctx, &mut tx, &target).await?;
     targets::remove(&mut tx, ctx.id(), target.id).await.map_err(|error| match error {
-        StoreError::Forbidden(_) => ApiError::Conflict(format!(
-            "target {name} is used by a rotated secret or a linked target; delete that first"
-        )),
+        StoreError::Forbidden(_) => {
+            ApiError::Conflict(format!("target {name} is used by a rotated secret; delete that first"))
+        }
         other => other.into(),
     })?;
     ctx.commit(tx, name.as_str(), "").await?;
@@ -544,21 +506,4 @@ async fn without_given_key(
     let number = before.last_version + 1;
     let sealed = ctx.app.vault.seal_target(ctx.account(), before, number, secret).await?;
     Ok(Some(new_version(ctx, &target, number, sealed)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_hosts;
-
-    #[test]
-    fn hosts_are_read_as_terraform_writes_them() {
-        let host = |h: &str, d: &str| (h.to_owned(), d.to_owned());
-        assert_eq!(
-            parse_hosts("www.test1.com;test,aaa.com;fff"),
-            [host("www.test1.com", "test"), host("aaa.com", "fff")]
-        );
-        assert_eq!(parse_hosts("aaa.com;fff,"), [host("aaa.com", "fff")]);
-        assert_eq!(parse_hosts("aaa.com;fff,www.test4:22"), [host("aaa.com", "fff"), host("www.test4:22", "")]);
-        assert_eq!(parse_hosts("a,a;twice"), [host("a", "")]);
-    }
 }

@@ -68,10 +68,13 @@ pub async fn claim(
     Ok(claimed)
 }
 
+/// The item's own target; the rotation's is only the one with which it takes its turn.
+const TARGET: &str = "(SELECT o.target FROM items o WHERE o.account = rotations.account AND o.id = rotations.item)";
+
 /// `$1` now, `$2` per host, `$3` how many, `$4` window, `$5` owner, `$6` until, then check values. The plus signs keep the planner from walking the
 /// queue by lease instead of by age.
 pub(crate) fn claim_sql(locks_rows: bool, checks: &[String]) -> (String, Vec<Value>) {
-    let (openable, fragments) = keys::openable("rotations", ("item", "target"), checks, 7);
+    let (openable, fragments) = keys::openable("rotations", ("item", TARGET), checks, 7);
     let skip = if locks_rows { "FOR UPDATE SKIP LOCKED" } else { "" };
     let sql = format!(
         "WITH busy AS (

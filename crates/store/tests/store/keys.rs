@@ -62,17 +62,21 @@ async fn what_needs_a_fragment_is_neither_planned_nor_claimed_where_it_is_missin
         let mut tx = store.begin().await.expect("begins");
         let (a, b) = (with_key(&mut tx, &one, "/ka", "aa").await, with_key(&mut tx, &one, "/kb", "bb").await);
         let plain = with_target(&mut tx, &one, "/t").await;
-        let sealed = Target { protection: Some(b), ..target(&one, "/tb") };
+        let sealed_with_b = Some(b);
+        let sealed = Target { protection: sealed_with_b.clone(), ..target(&one, "/tb") };
         let sealed = targets::add(&mut tx, &sealed, &parameters(1)).await.expect("adds");
-        let linked = Linked { parent: Some(sealed), hosts_kind: String::new(), hosts: vec![] };
-        let linked = Target { kind: "linked".into(), linked: Some(linked), ..target(&one, "/tl") };
+        let (kind, hosts) = ("linked".into(), Some(Linked::default()));
+        let linked = Target { kind, parent: Some(sealed), linked: hosts, ..target(&one, "/tl") };
         let linked = targets::add(&mut tx, &linked, &parameters(1)).await.expect("adds");
+        let child = Target { protection: sealed_with_b, parent: Some(plain), ..target(&one, "/tc") };
+        let child = targets::add(&mut tx, &child, &parameters(1)).await.expect("adds");
         let secrets = [
             ("/plain", plain, None),
             ("/of-a", plain, Some(a.clone())),
             ("/on-b", sealed, None),
             ("/under-b", linked, None),
             ("/of-a-on-b", sealed, Some(a)),
+            ("/on-child-of-b", child, None),
         ];
         let mut ids = Vec::new();
         for (name, target, protection) in secrets {
@@ -83,8 +87,8 @@ async fn what_needs_a_fragment_is_neither_planned_nor_claimed_where_it_is_missin
             (&[], &[0]),
             (&["cc"], &[0]),
             (&["aa"], &[0, 1]),
-            (&["bb", "cc"], &[0, 2, 3]),
-            (&["aa", "bb"], &[0, 1, 2, 3, 4]),
+            (&["bb", "cc"], &[0, 2, 3, 5]),
+            (&["aa", "bb"], &[0, 1, 2, 3, 4, 5]),
         ];
         let listed = |checks: &[&str]| checks.iter().map(|check| (*check).to_owned()).collect::<Vec<_>>();
         for (checks, wanted) in cases {
@@ -94,7 +98,8 @@ async fn what_needs_a_fragment_is_neither_planned_nor_claimed_where_it_is_missin
             assert_eq!(due, wanted.iter().map(|n| ids[*n]).collect::<Vec<_>>(), "{checks:?}");
         }
         for (n, id) in ids.iter().enumerate() {
-            let target = [plain, plain, sealed, linked, sealed][n];
+            // A child takes its turn with its parent, and is sealed as it is all the same.
+            let target = [plain, plain, sealed, linked, sealed, plain][n];
             let state = State::new(Some(1), vec![]);
             let slot = slot(&one, id.0);
             rotations::enqueue(&mut tx, &slot, target, &state, ("schedule", "v"), Micros(1)).await.expect("adds");

@@ -393,6 +393,27 @@ async fn a_breaker_opens_after_failures_in_a_row_and_longer_every_time() {
     .await;
 }
 
+#[tokio::test]
+async fn a_target_waits_while_the_account_of_its_parent_is_refused() {
+    both(|store| async move {
+        let one = with_account(&store, "one", 1).await;
+        let mut tx = store.begin().await.expect("begins");
+        let parent = with_target(&mut tx, &one, "/p").await;
+        let child = Target { parent: Some(parent), ..target(&one, "/c") };
+        let child = targets::add(&mut tx, &child, &parameters(1)).await.expect("adds");
+        let linked = Target { kind: "linked".into(), linked: Some(Linked::default()), ..target(&one, "/l") };
+        let linked = Target { parent: Some(parent), ..linked };
+        let linked = targets::add(&mut tx, &linked, &parameters(1)).await.expect("adds");
+        breakers::failed(&mut tx, (&one, parent), "unreachable", Micros(0), 1).await.expect("counts");
+        assert_eq!(breakers::open_until(&mut tx, &one, child, Micros(1)).await.expect("asks"), None);
+        let until = breakers::failed(&mut tx, (&one, parent), "auth", Micros(0), 1).await.expect("counts");
+        assert!(until.is_some());
+        assert_eq!(breakers::open_until(&mut tx, &one, child, Micros(1)).await.expect("asks"), until);
+        assert_eq!(breakers::open_until(&mut tx, &one, linked, Micros(1)).await.expect("asks"), None);
+    })
+    .await;
+}
+
 /// One of the ways an account is written to.
 async fn write(store: &Store, slot: &Slot, way: u32) -> Result<(), StoreError> {
     let mut tx = store.begin().await?;

@@ -10,10 +10,12 @@ async fn targets_round_trip_and_stay_in_their_account() {
         let mut plain = target(&one, "/t");
         plain.id = targets::add(&mut tx, &plain, &parameters(1)).await.expect("adds");
         let hosts = vec![("b".to_owned(), "second".to_owned()), ("a:2222".to_owned(), String::new())];
-        let linked = Linked { parent: Some(plain.id), hosts_kind: String::new(), hosts };
-        let mut linked = Target { kind: "linked".into(), linked: Some(linked), ..target(&one, "/l") };
+        let linked = Some(Linked { hosts_kind: String::new(), hosts });
+        let mut linked = Target { kind: "linked".into(), parent: Some(plain.id), linked, ..target(&one, "/l") };
         linked.id = targets::add(&mut tx, &linked, &parameters(1)).await.expect("adds");
-        for wanted in [&plain, &linked] {
+        let mut child = Target { parent: Some(plain.id), ..target(&one, "/c") };
+        child.id = targets::add(&mut tx, &child, &parameters(1)).await.expect("adds");
+        for wanted in [&plain, &linked, &child] {
             let found = targets::find(&mut tx, &one, &wanted.name).await.expect("finds").expect("is there");
             assert_eq!(format!("{found:?}"), format!("{wanted:?}"));
             let locked = targets::lock(&mut tx, &one, wanted.id).await.expect("locks");
@@ -68,8 +70,7 @@ async fn a_target_that_is_used_stays() {
         let one = with_account(&store, "one", 1).await;
         let mut tx = store.begin().await.expect("begins");
         let parent = with_target(&mut tx, &one, "/t").await;
-        let linked = Linked { parent: Some(parent), ..Linked::default() };
-        let linked = Target { linked: Some(linked), ..target(&one, "/l") };
+        let linked = Target { parent: Some(parent), linked: Some(Linked::default()), ..target(&one, "/l") };
         let linked = targets::add(&mut tx, &linked, &parameters(1)).await.expect("adds");
         let user = items::add(&mut tx, &item(&one, "/a", Some(rotator(linked)))).await.expect("adds");
         for used in [parent, linked] {
@@ -82,6 +83,53 @@ async fn a_target_that_is_used_stays() {
         targets::remove(&mut tx, &one, parent).await.expect("removes");
         assert!(matches!(targets::remove(&mut tx, &one, parent).await, Err(StoreError::NotFound(_))));
         assert!(with_target(&mut tx, &one, "/t").await > linked, "numbers are never used again");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_parent_has_no_parent_itself_whatever_is_tried() {
+    both(|store| async move {
+        let (one, two) = (with_account(&store, "one", 1).await, with_account(&store, "two", 2).await);
+        let mut tx = store.begin().await.expect("begins");
+        let (parent, other) = (with_target(&mut tx, &one, "/p").await, with_target(&mut tx, &one, "/o").await);
+        let foreign = with_target(&mut tx, &two, "/f").await;
+        let mut ids = Vec::new();
+        for name in ["/b", "/a"] {
+            let child = Target { parent: Some(parent), ..target(&one, name) };
+            ids.push(targets::add(&mut tx, &child, &parameters(1)).await.expect("adds"));
+        }
+        let children = targets::children(&mut tx, &one, parent, 9).await.expect("lists");
+        assert_eq!(children.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["/a", "/b"]);
+        assert_eq!(targets::children(&mut tx, &one, parent, 1).await.expect("lists").len(), 1);
+        assert!(targets::children(&mut tx, &two, parent, 9).await.expect("lists").is_empty());
+        let linked = Target { linked: Some(Linked::default()), ..target(&one, "/l") };
+        let linked = targets::add(&mut tx, &linked, &parameters(1)).await.expect("adds");
+        for above in [ids[0], linked] {
+            let chained = Target { parent: Some(above), ..target(&one, "/x") };
+            let refused = targets::add(&mut tx, &chained, &parameters(1)).await;
+            assert!(matches!(refused, Err(StoreError::Forbidden(_))), "{refused:?}");
+        }
+        let load = async |tx: &mut Tx, id| targets::load(tx, &one, id).await.expect("loads");
+        // The parent below another one, a ring of two, and a ring of one.
+        for (id, above) in [(parent, other), (parent, ids[0]), (other, other)] {
+            let changed = Target { parent: Some(above), ..load(&mut tx, id).await };
+            assert!(matches!(targets::update(&mut tx, &changed).await, Err(StoreError::Forbidden(_))));
+        }
+        let nowhere = Target { parent: Some(TargetId(foreign.0 + 90)), ..load(&mut tx, other).await };
+        assert!(matches!(targets::update(&mut tx, &nowhere).await, Err(StoreError::NotFound(_))));
+        // The link is to the target and not to its name, and a child may change its parent or lose it.
+        let moved = Target { name: path("/moved"), ..load(&mut tx, parent).await };
+        targets::update(&mut tx, &moved).await.expect("moves");
+        assert_eq!(load(&mut tx, ids[0]).await.parent, Some(parent));
+        for above in [Some(other), None] {
+            let changed = Target { parent: above, ..load(&mut tx, ids[0]).await };
+            targets::update(&mut tx, &changed).await.expect("changes");
+            assert_eq!(load(&mut tx, ids[0]).await.parent, above);
+        }
+        assert!(matches!(targets::remove(&mut tx, &one, parent).await, Err(StoreError::Forbidden(_))));
+        targets::remove(&mut tx, &one, ids[1]).await.expect("removes");
+        targets::remove(&mut tx, &one, parent).await.expect("removes");
     })
     .await;
 }

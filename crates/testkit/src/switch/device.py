@@ -61,7 +61,8 @@ def fresh(password):
 def line_of(user, entry):
     privilege, stored = entry
     if user == "enable":
-        return "enable secret 8 %s" % stored
+        words = {"cisco-ios": "enable secret 8", "arista-eos": "enable password sha512"}.get(PLATFORM, "! enable")
+        return "%s %s" % (words, stored)
     return {
         "cisco-ios": "username %s privilege %s secret 8 %s" % (user, privilege, stored),
         "cisco-nxos": "username %s password 5 %s  role network-admin" % (user, stored),
@@ -142,7 +143,11 @@ class Config(ConfigCommandProcessor):
         running[user] = (privilege, found.group(2))
 
     def do_enable(self, *args):
-        found = re.match(r"secret 8 (\$8\$[./0-9A-Za-z]{14}\$[./0-9A-Za-z]{43})$", " ".join(args))
+        form = {
+            "cisco-ios": r"secret 8 (\$8\$[./0-9A-Za-z]{14}\$[./0-9A-Za-z]{43})$",
+            "arista-eos": r"password sha512 (\$6\$\S+)$",
+        }.get(PLATFORM)
+        found = form and re.match(form, " ".join(args))
         if not found:
             self.write_line("% Invalid input detected at '^' marker.")
             return

@@ -9,7 +9,7 @@ use volvelle_domain::connector::Failure;
 
 use super::super::config;
 use super::super::shadow::{self, Scheme, Verdict};
-use super::{type8, type9};
+use super::cisco::{self, Kind};
 
 /// The platforms by the name that `device-type` gives them.
 const PROFILES: [(&str, &str); 5] = [
@@ -41,8 +41,8 @@ impl Verifier {
     /// The stored form of a password, so that the password itself is never typed.
     pub(super) async fn of(self, password: &Secret) -> Option<Secret> {
         match self {
-            Self::CiscoType8 => type8::hash_aside(password).await,
-            Self::CiscoType9 => type9::hash_aside(password).await,
+            Self::CiscoType8 => cisco::hash_aside(Kind::Eight, password).await,
+            Self::CiscoType9 => cisco::hash_aside(Kind::Nine, password).await,
             Self::Sha512 => shadow::hash_aside(Scheme::Sha512, password).await,
             Self::Sha256 => shadow::hash_aside(Scheme::Sha256, password).await,
         }
@@ -55,13 +55,10 @@ impl Verifier {
 
     /// Whether a field holds the password; other forms than these cannot be compared.
     pub(super) async fn judge(field: &Secret, password: &Secret) -> Verdict {
-        if field.expose().starts_with(b"$8$") {
-            return type8::verdict_aside(field, password).await;
+        match Kind::of(field) {
+            Some(kind) => cisco::verdict_aside(kind, field, password).await,
+            None => shadow::verdict_aside(field, password).await,
         }
-        if field.expose().starts_with(b"$9$") {
-            return type9::verdict_aside(field, password).await;
-        }
-        shadow::verdict_aside(field, password).await
     }
 }
 
@@ -317,6 +314,10 @@ mod tests {
         assert_eq!(of("cisco-ios", "% Invalid input"), None);
         let enable = named("cisco-ios", "").ok().and_then(|p| p.place("enable").ok()?.stored("enable secret 9 $9$a$b"));
         assert!(enable.is_some_and(|field| field.ct_eq(&"$9$a$b".into())));
+        for line in ["enable password sha512 $6$a$b", "enable secret sha512 $6$a$b", "enable password 5 $6$a$b"] {
+            let field = named("arista-eos", "").ok().and_then(|p| p.place("enable").ok()?.stored(line));
+            assert!(field.is_some_and(|field| field.ct_eq(&"$6$a$b".into())), "{line}");
+        }
         assert!(named("juniper-junos", "").is_ok_and(|p| p.place("enable").is_err()));
         let line = "set system login user app1 authentication encrypted-password \"$6$a$b\"";
         assert_eq!(of("juniper-junos", line), found("$6$a$b"));
