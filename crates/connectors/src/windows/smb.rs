@@ -14,7 +14,7 @@ use volvelle_domain::connector::{Failure, FailureClass};
 use zeroize::Zeroizing;
 
 use super::ntlm::{self, Challenge, Logon, Sealing, utf16};
-use crate::ldap::der;
+use crate::kerberos::der;
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// Longest message that is read.

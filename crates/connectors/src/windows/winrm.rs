@@ -23,7 +23,8 @@ use zeroize::Zeroizing;
 use super::ntlm::{self, Challenge, Logon, Sealing};
 use super::visit::{Visit, Who, uses_tls};
 use super::xml;
-use crate::ldap::{config, der, text, tls};
+use crate::kerberos::der;
+use crate::ldap::{config, text, tls};
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// Longest answer that is read.

@@ -4,6 +4,9 @@
 //! for changing passwords, which an expired password opens too. A positive answer is believed only if it was made with the
 //! account's key, so that nobody on the way can invent one.
 
+mod cts;
+pub(crate) mod der;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::{hmac, pbkdf2};
@@ -12,8 +15,7 @@ use tokio::net::TcpStream;
 use volvelle_domain::Secret;
 use volvelle_domain::connector::{Failure, FailureClass};
 
-use super::cts::{self, Key};
-use super::der;
+use cts::Key;
 
 /// Longest answer that is read.
 const LONGEST: usize = 64 * 1024;
