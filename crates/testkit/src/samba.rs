@@ -3,6 +3,7 @@
 
 use std::{
     net::Ipv4Addr,
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -69,6 +70,22 @@ impl Domain {
             (false, true) => Ok(false),
             (false, false) => bail!("kinit: {}", said.trim()),
         }
+    }
+
+    /// Where the configuration for MIT's Kerberos programs is.
+    pub fn kerberos_config(&self) -> PathBuf {
+        self.namespace.file("etc/krb5.conf")
+    }
+
+    /// Makes a computer with this service a member of the domain, if it is none; gives the file of its keys.
+    pub fn join(&self, computer: &str, service: &str) -> Result<Vec<u8>> {
+        let file = format!("{computer}.keytab");
+        if !self.namespace.file(&file).exists() {
+            self.tool(&format!("computer create {computer}"))?;
+            self.tool(&format!("spn add {service} {computer}$"))?;
+            self.tool(&format!("domain exportkeytab {file} --principal={service}"))?;
+        }
+        std::fs::read(self.namespace.file(&file)).context("reading the keys")
     }
 
     /// How many failed logins the domain has counted of late.

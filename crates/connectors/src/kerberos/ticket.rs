@@ -1,0 +1,162 @@
+//! A ticket for a service: the password opens the ticket of the domain, and that one gets the ticket of the service.
+
+use std::time::SystemTime;
+
+use volvelle_domain::Secret;
+use volvelle_domain::connector::{Failure, FailureClass};
+
+use super::cts::Key;
+use super::der;
+use super::kdc::{self, Answer, Part, Reply, Told};
+use super::question::Question;
+
+/// The KDC may correct names: a domain's short name, another spelling of the user.
+const CANONICALIZE: u32 = 0x1_0000;
+
+/// A ticket for a service, and the key that is shared with it.
+pub(crate) struct Ticket {
+    realm: Vec<u8>,
+    client: Vec<u8>,
+    sealed: Vec<u8>,
+    pub(super) key: Key,
+}
+
+impl Ticket {
+    fn of(reply: Reply, key: Key) -> Self {
+        Self { realm: reply.realm, client: reply.client, sealed: reply.ticket, key }
+    }
+
+    /// An `Authenticator` with `extra` fields, whose numbers are above 2.
+    fn authenticator(&self, extra: &[Vec<u8>]) -> Vec<u8> {
+        let mut parts =
+            vec![der::explicit(0, &der::integer(5)), der::explicit(1, &self.realm), der::explicit(2, &self.client)];
+        parts.extend_from_slice(extra);
+        der::element(0x62, &der::sequence(&parts))
+    }
+
+    /// An `AP-REQ` whose authenticator has these fields and is sealed for this usage.
+    pub(super) fn request(&self, options: u32, usage: u32, extra: &[Vec<u8>]) -> Vec<u8> {
+        let options = der::element(0x03, &[&[0], &options.to_be_bytes()[..]].concat());
+        let parts = [
+            der::explicit(0, &der::integer(5)),
+            der::explicit(1, &der::integer(14)),
+            der::explicit(2, &options),
+            der::explicit(3, &self.sealed),
+            der::explicit(4, &self.key.sealed(usage, &self.authenticator(extra))),
+        ];
+        der::element(0x6e, &der::sequence(&parts))
+    }
+}
+
+/// The fields of an authenticator that tell the time: microseconds and seconds.
+pub(super) fn moment(at: SystemTime) -> (u32, String) {
+    let micros = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_micros());
+    (micros, kdc::written(at))
+}
+
+impl Question<'_> {
+    /// A ticket for the service `HTTP/host`. Costs a failed login if the password is wrong.
+    pub(crate) async fn ticket(&self, password: &Secret, host: &str, now: SystemTime) -> Result<Ticket, Failure> {
+        let clock = kdc::written(now);
+        let granting = ["krbtgt", self.realm];
+        let (reply, part) = self
+            .first(CANONICALIZE, &granting, password, &clock)
+            .await
+            .map_err(ajar)?
+            .map_err(|told| self.refused(&told, &clock))?;
+        let realm = part.realm.clone();
+        let granting = Ticket::of(reply, part.key);
+        let nonce = kdc::nonce();
+        let body = kdc::body(CANONICALIZE, None, &realm, &["HTTP", host], nonce);
+        let (micros, time) = moment(now);
+        let proof = granting.request(
+            0,
+            7,
+            &[
+                der::explicit(3, &granting.key.vouched(6, &body)),
+                der::explicit(4, &der::integer(micros)),
+                der::explicit(5, &der::time(&time)),
+            ],
+        );
+        match kdc::exchange(self.host, &kdc::request(0x6c, 12, Some((1, &proof)), &body)).await.map_err(ajar)? {
+            Answer::Error(told) => Err(self.no_service(&told, host, &clock)),
+            Answer::Reply(reply) => {
+                let part = granting.key.open(8, &reply.sealed).as_deref().and_then(Part::read);
+                let part = part.filter(|part| part.nonce == nonce);
+                let part = part.ok_or_else(|| kdc::strange("it is not made with the key of the domain's ticket"))?;
+                if part.service.eq_ignore_ascii_case("krbtgt") {
+                    return Err(Failure::new(
+                        FailureClass::Config,
+                        format!("{host} belongs to another domain than {}", self.realm),
+                        "use an account of the host's own domain",
+                    ));
+                }
+                Ok(Ticket::of(reply, part.key))
+            }
+        }
+    }
+
+    /// Why the domain's ticket was not given.
+    fn refused(&self, told: &Told, clock: &str) -> Failure {
+        match told.code {
+            24 => Failure::new(
+                FailureClass::Auth,
+                format!("the domain refuses the password of {} (Kerberos error 24)", self.user),
+                "correct the credential of the target",
+            ),
+            37 => skewed("the domain controller", clock, &told.server_time),
+            code => self.told(code),
+        }
+    }
+
+    /// Why the service's ticket was not given.
+    fn no_service(&self, told: &Told, host: &str, clock: &str) -> Failure {
+        match told.code {
+            7 => Failure::new(
+                FailureClass::Config,
+                format!("the domain {} knows no service HTTP/{host} (Kerberos error 7)", self.realm),
+                "set hostname or kerberos-hostname to the host's name in the domain, or register the name there: \
+                 setspn -S HTTP/name computer",
+            ),
+            14 => Failure::new(
+                FailureClass::Config,
+                format!("HTTP/{host} has no AES key in the domain (Kerberos error 14)"),
+                "allow AES in msDS-SupportedEncryptionTypes of the computer's account",
+            ),
+            37 => skewed("the domain controller", clock, &told.server_time),
+            code => self.told(code),
+        }
+    }
+}
+
+/// Over WinRM there is another login, which the user may choose; none is made of itself.
+fn ajar(failure: Failure) -> Failure {
+    if failure.class != FailureClass::Unreachable {
+        return failure;
+    }
+    Failure::new(
+        failure.class,
+        failure.message,
+        "set kdc-host to a domain controller that can be reached, or winrm-auth to ntlm",
+    )
+}
+
+/// Kerberos admits five minutes.
+pub(super) fn skewed(whose: &str, ours: &str, theirs: &str) -> Failure {
+    let shown = |time: &str| {
+        let clock: String = time.chars().filter(char::is_ascii_digit).take(14).collect();
+        match clock.get(8..10).zip(clock.get(10..12)).zip(clock.get(12..14)) {
+            Some(((hours, minutes), seconds)) => format!("{hours}:{minutes}:{seconds}"),
+            None => "an unknown time".to_owned(),
+        }
+    };
+    Failure::new(
+        FailureClass::Config,
+        format!(
+            "the clocks differ by more than Kerberos admits: here it is {} UTC, {whose} says {}",
+            shown(ours),
+            shown(theirs)
+        ),
+        "set the clocks right (NTP) on both",
+    )
+}
