@@ -83,7 +83,8 @@ impl Simulated {
         Ok(self.state()?["seen"].to_string())
     }
 
-    /// How everybody logged in over WinRM, or tried to: `ntlm` (twice for each) or `kerberos`.
+    /// How everybody logged in over WinRM, or tried to: `ntlm` (twice for each), `kerberos`, `kerberos-bound` (to the
+    /// certificate) or `kerberos-refused`.
     pub fn logins(&self) -> Result<Vec<String>> {
         Ok(serde_json::from_value(self.state()?["logins"].clone())?)
     }
@@ -110,13 +111,7 @@ impl Simulated {
 /// Python with pywinrm and pypsrp, in an environment made once in the target folder.
 pub fn python() -> Result<PathBuf> {
     install::ensure(install::For::Directories)?;
-    let packages = [
-        "pywinrm==0.5.0",
-        "pypsrp==0.9.1",
-        "gssapi==1.12.0",
-        "krb5==0.10.0",
-        "requests-kerberos==0.15.0",
-        "asyncssh==2.24.1",
-    ];
-    pip::venv("winrm-venv", &packages, "import winrm, pypsrp, gssapi, krb5, requests_kerberos, asyncssh")
+    let packages =
+        ["pywinrm==0.5.0", "pypsrp==0.9.1", "gssapi==1.12.0", "krb5==0.10.0", "pykerberos==1.2.4", "asyncssh==2.24.1"];
+    pip::venv("winrm-venv", &packages, "import winrm, pypsrp, gssapi, krb5, kerberos, asyncssh")
 }

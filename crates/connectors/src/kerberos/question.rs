@@ -110,7 +110,10 @@ impl Question<'_> {
     pub(super) fn told(&self, code: u32) -> Failure {
         let user = self.user;
         match code {
-            6 => unknown(format!("the domain does not know {user} (Kerberos error 6)"), "check the user's name"),
+            6 => unknown(
+                format!("the domain {} does not know {user} (Kerberos error 6)", self.realm),
+                "check the user's name and the domain",
+            ),
             14 => unknown(
                 format!("the domain has no AES key in common with {user} (Kerberos error 14)"),
                 "change the password once in the domain, which gives the account AES keys",

@@ -160,3 +160,32 @@ pub(super) fn skewed(whose: &str, ours: &str, theirs: &str) -> Failure {
         "set the clocks right (NTP) on both",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use volvelle_testkit::samba::{Domain, INITIAL_PASSWORD};
+
+    use super::*;
+
+    /// A clock that is wrong cannot be set on a machine of tests, so that this is asked below the connector.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_real_controller_refuses_a_wrong_clock_and_both_times_are_told() {
+        let domain = Domain::start().expect("starts");
+        domain.join("WIN1", "HTTP/win1.corp.test").expect("joins");
+        let host = domain.address().to_string();
+        let question = Question { host: &host, realm: "CORP.TEST", user: "app1" };
+        let (password, now) = (Secret::from(INITIAL_PASSWORD), SystemTime::now());
+        question.ticket(&password, "win1.corp.test", now).await.expect("a ticket");
+        for wrong in [now - Duration::from_secs(3600), now + Duration::from_secs(3600)] {
+            let failure = question.ticket(&password, "win1.corp.test", wrong).await.err().expect("another clock");
+            assert_eq!(failure.class, FailureClass::Config, "{failure:?}");
+            assert!(
+                failure.message.contains("the domain controller says") && failure.hint.contains("NTP"),
+                "{failure:?}"
+            );
+        }
+        assert_eq!(domain.failures("app1").expect("counts"), 0, "a clock costs no failed login");
+    }
+}

@@ -45,7 +45,8 @@ async fn an_account_of_the_domain_resets_with_kerberos_over_http_with_sealed_mes
         assert!(!host.command_lines().expect("reads").contains(&new), "nothing secret is in a command line");
     }
     let logins = host.logins().expect("reads");
-    assert!(logins.len() >= 8 && logins.iter().all(|login| login == "kerberos"), "{logins:?}");
+    let count = |way: &str| logins.iter().filter(|login| *login == way).count();
+    assert_eq!((logins.len(), count("kerberos"), count("kerberos-bound")), (8, 4, 4), "{logins:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,7 +140,7 @@ async fn what_stands_in_the_way_of_a_ticket_is_told_in_a_sentence() {
     tell(
         refused(&case_of("rot@other.test", &host, &domain)).await,
         FailureClass::Protocol,
-        "OTHER.TEST is not the realm",
+        "OTHER.TEST does not know rot",
     );
     tell(
         refused(&case_of("app1@corp.test", &host, &domain)).await,
@@ -170,7 +171,7 @@ async fn kerberos_never_becomes_ntlm_and_ntlm_is_asked_for_by_name() {
     // A host that takes NTLM only, at the place of the one that the ticket is for.
     let failure = refused(&case(&alone, &DOMAIN, "5985", "app1")).await;
     assert_eq!(failure.class, FailureClass::Auth, "{failure:?}");
-    assert_eq!(alone.logins().expect("reads"), ["kerberos"]);
+    assert_eq!(alone.logins().expect("reads"), ["kerberos-refused"]);
     let mut local = winrm::case(&member, "5985", "Administrator", ActingAs::Target, "app1");
     local.target.plain.insert("winrm-auth".into(), json!("kerberos"));
     assert_eq!(refused(&local).await.class, FailureClass::Config);

@@ -66,6 +66,7 @@ class Handler(BaseHTTPRequestHandler):
             self.context, self.user = spnego.server(protocol="negotiate"), None
         name = None
         LOGINS.append("ntlm")
+        save()
         if third:
             length, _, start = struct.unpack("<HHI", token[at + 36 : at + 44])
             name = token[at + start : at + start + length].decode("utf-16-le")
@@ -87,16 +88,20 @@ class Handler(BaseHTTPRequestHandler):
         return answer or b""
 
     def kerberos(self, token):
-        """Accepts a ticket for this host. Over HTTPS it has to be bound to the certificate."""
-        LOGINS.append("kerberos")
+        """Accepts a ticket for this host. Over HTTPS one that is bound to another certificate is refused; one that is bound to none is not,
+        as Windows has it if nobody hardens it."""
         self.context, self.user = spnego.server(hostname="win1.corp.test", service="HTTP", protocol="negotiate"), None
         try:
             answer = self.context.step(token, channel_bindings=self.server.bindings)
-        except spnego.exceptions.SpnegoError:
+        except (spnego.exceptions.SpnegoError, AttributeError):
+            # The latter is how pyspnego shows an error for which GSS-API has a token.
+            LOGINS.append("kerberos-refused")
+            save()
             return None
-        inner = self.context._context._context
-        bound = int(inner.actual_flags) & CHANNEL_BOUND or not self.server.secure
-        if self.context.complete and bound and self.context.client_principal in GUESTS:
+        bound = int(self.context._context._context.actual_flags) & CHANNEL_BOUND
+        LOGINS.append("kerberos-bound" if bound else "kerberos")
+        save()
+        if self.context.complete and self.context.client_principal in GUESTS:
             self.user = self.context.client_principal
         return answer or b""
 
