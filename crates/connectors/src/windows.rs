@@ -82,6 +82,12 @@ pub struct WindowsTarget {
     pub winrm_auth: String,
     /// The host's name in its domain, if hostname is an alias or an address: Kerberos asks for the service `HTTP/name`.
     pub kerberos_hostname: String,
+    /// The privileged user's private key for OpenSSH (OpenSSH or PEM).
+    #[schemars(extend("x-secret" = true))]
+    pub private_key: String,
+    /// Passphrase of the private key.
+    #[schemars(extend("x-secret" = true))]
+    pub private_key_password: String,
     /// The host's public key for OpenSSH (`ssh-ed25519 AAAA…`); learned once and shown if not given.
     pub host_key: String,
 }
@@ -101,6 +107,8 @@ impl Default for WindowsTarget {
             kdc_host: String::new(),
             winrm_auth: "negotiate".into(),
             kerberos_hostname: String::new(),
+            private_key: String::new(),
+            private_key_password: String::new(),
             host_key: String::new(),
         }
     }

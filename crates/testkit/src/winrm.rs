@@ -46,6 +46,11 @@ impl Simulated {
         Ok(line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
     }
 
+    /// The private key that `Administrator` may log in with over SSH.
+    pub fn private_key(&self) -> Result<String> {
+        self.namespace.read("client_key")
+    }
+
     /// Where it listens: 22, 5985 and 5986.
     pub fn address(&self) -> Ipv4Addr {
         self.namespace.address

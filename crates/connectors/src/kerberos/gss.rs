@@ -6,6 +6,7 @@
 use std::time::SystemTime;
 
 use volvelle_domain::connector::{Failure, FailureClass};
+use zeroize::Zeroizing;
 
 use super::cts::Key;
 use super::key::{CONFOUNDER, MAC};
@@ -158,7 +159,7 @@ impl Context {
     /// A sealed message, in two pieces: what Windows calls its header, and as many bytes as `plain` has.
     pub(crate) fn seal(&mut self, plain: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let flags = SEALED | self.flags;
-        let text = zeroize::Zeroizing::new([plain, &header(flags, 0, 0, self.sent)].concat());
+        let text = Zeroizing::new([plain, &header(flags, 0, 0, self.sent)].concat());
         let mut sealed = self.key.seal(24, &text);
         sealed.rotate_right(TURN);
         let turned = u16::try_from(TURN).expect("28 is a turn");
@@ -193,7 +194,7 @@ impl Context {
         }
         plain.truncate(length.checked_sub(usize::from(extra))?);
         self.received = self.received.wrapping_add(1);
-        Some(plain)
+        Some(std::mem::take(&mut *plain))
     }
 }
 

@@ -48,8 +48,8 @@ pub(super) struct Part {
     pub(super) key: Key,
     pub(super) nonce: u32,
     pub(super) realm: String,
-    /// The first word of the service's name.
-    pub(super) service: String,
+    /// The words of the service's name.
+    pub(super) service: Vec<String>,
 }
 
 impl Part {
@@ -64,7 +64,7 @@ impl Part {
             key: Key::read(der::field(fields, 0)?)?,
             nonce: der::number(der::field(fields, 2)?)?,
             realm: text(der::content(der::field(fields, 9)?, 0x1b)?),
-            service: text(der::content(words, 0x1b)?),
+            service: der::elements(words).map(|(_, word)| text(word)).collect(),
         })
     }
 }

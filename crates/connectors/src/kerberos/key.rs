@@ -1,12 +1,14 @@
 //! Keys of Kerberos and what is done with them: made of a password, sealing, opening, vouching (RFC 3961, RFC 3962).
 
 use aws_lc_rs::{constant_time, hmac, pbkdf2};
+use zeroize::Zeroizing;
 
 use super::cts::{self, Key};
 use super::der;
 
-/// Most rounds of key stretching that a KDC may ask for.
-const MOST_ROUNDS: u32 = 1_000_000;
+/// Rounds of key stretching that a KDC may ask for. Every domain asks for the usual 4,096; somebody on the way who asks for fewer wants
+/// to guess the password.
+const ROUNDS: std::ops::RangeInclusive<u32> = 4096..=1_000_000;
 /// AES with 256 and 128 bits, SHA-1 truncated to 96 (RFC 3962).
 pub(super) const ETYPES: [u32; 2] = [18, 17];
 /// Bytes of an integrity code.
@@ -36,7 +38,7 @@ impl Stretch {
                 None => 4096,
                 Some(bytes) => u32::from_be_bytes(bytes.try_into().ok()?),
             };
-            (1..=MOST_ROUNDS).contains(&rounds).then(|| Self { etype: *etype, salt: salt.to_vec(), rounds })
+            ROUNDS.contains(&rounds).then(|| Self { etype: *etype, salt: salt.to_vec(), rounds })
         })
     }
 
@@ -46,7 +48,7 @@ impl Stretch {
 }
 
 fn stretch(etype: u32, password: &str, salt: &[u8], rounds: u32) -> Key {
-    let mut bytes = zeroize::Zeroizing::new(vec![0_u8; if etype == 18 { 32 } else { 16 }]);
+    let mut bytes = Zeroizing::new(vec![0_u8; if etype == 18 { 32 } else { 16 }]);
     let rounds = std::num::NonZeroU32::new(rounds).unwrap_or(std::num::NonZeroU32::MIN);
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA1, rounds, salt, password.as_bytes(), &mut bytes);
     Key::new(&bytes).derived(b"kerberos")
@@ -67,7 +69,7 @@ impl Key {
 
     /// A new key of the same kind.
     pub(super) fn another(&self) -> Self {
-        let mut bytes = zeroize::Zeroizing::new(self.bytes().to_vec());
+        let mut bytes = Zeroizing::new(self.bytes().to_vec());
         getrandom::fill(&mut bytes).expect("the system gives randomness");
         Self::new(&bytes)
     }
@@ -92,7 +94,7 @@ impl Key {
     /// `E(Ke, confounder | plain) | HMAC(Ki, confounder | plain)`.
     pub(super) fn seal(&self, usage: u32, plain: &[u8]) -> Vec<u8> {
         let (ke, ki) = self.pair(usage);
-        let mut text = zeroize::Zeroizing::new(vec![0_u8; CONFOUNDER + plain.len()]);
+        let mut text = Zeroizing::new(vec![0_u8; CONFOUNDER + plain.len()]);
         getrandom::fill(&mut text[..CONFOUNDER]).expect("the system gives randomness");
         text[CONFOUNDER..].copy_from_slice(plain);
         let tag = mac(&ki, &text);
@@ -102,12 +104,12 @@ impl Key {
     }
 
     /// What was sealed with this key, if it was.
-    pub(super) fn open(&self, usage: u32, sealed: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn open(&self, usage: u32, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (ke, ki) = self.pair(usage);
         let (text, tag) = sealed.split_at_checked(sealed.len().checked_sub(MAC)?)?;
-        let plain = cts::decrypt(&ke, text)?;
+        let plain = Zeroizing::new(cts::decrypt(&ke, text)?);
         let same = constant_time::verify_slices_are_equal(&mac(&ki, &plain), tag).is_ok();
-        if same { plain.get(CONFOUNDER..).map(<[u8]>::to_vec) } else { None }
+        if same { plain.get(CONFOUNDER..).map(|plain| Zeroizing::new(plain.to_vec())) } else { None }
     }
 
     fn pair(&self, usage: u32) -> (Key, Key) {
@@ -142,7 +144,7 @@ mod tests {
         for length in [1, 15, 16, 17, 31, 32, 33, 100] {
             let plain = vec![9_u8; length];
             let sealed = key.seal(3, &plain);
-            assert_eq!(key.open(3, &sealed), Some(plain), "{length}");
+            assert_eq!(key.open(3, &sealed).as_deref(), Some(&plain), "{length}");
             assert_eq!(key.open(1, &sealed), None);
             assert_eq!(stretch(18, "two", b"salt", 2).open(3, &sealed), None);
         }

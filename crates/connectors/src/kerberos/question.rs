@@ -97,8 +97,10 @@ impl Question<'_> {
         let proof = key.sealed(1, &time);
         match kdc::exchange(self.host, &kdc::request(0x6a, 10, Some((2, &proof)), &body)).await? {
             Answer::Error(told) => Ok(Err(told)),
-            Answer::Reply(reply) => match key.open(3, &reply.sealed).as_deref().and_then(Part::read) {
-                Some(part) if part.nonce == nonce => Ok(Ok((reply, part))),
+            Answer::Reply(reply) => match key.open(3, &reply.sealed).and_then(|plain| Part::read(&plain)) {
+                Some(part) if part.nonce == nonce && part.service.first().is_some_and(|word| word == service[0]) => {
+                    Ok(Ok((reply, part)))
+                }
                 _ => {
                     Err(unknown("the KDC's answer is not made with the account's key", "check that it is the real one"))
                 }
@@ -113,6 +115,11 @@ impl Question<'_> {
             6 => unknown(
                 format!("the domain {} does not know {user} (Kerberos error 6)", self.realm),
                 "check the user's name and the domain",
+            ),
+            12 => Failure::new(
+                FailureClass::Privilege,
+                format!("the domain does not let {user} log on now or from here (Kerberos error 12)"),
+                "change its logon hours or the workstations it may use",
             ),
             14 => unknown(
                 format!("the domain has no AES key in common with {user} (Kerberos error 14)"),

@@ -67,7 +67,8 @@ impl Question<'_> {
         let realm = part.realm.clone();
         let granting = Ticket::of(reply, part.key);
         let nonce = kdc::nonce();
-        let body = kdc::body(CANONICALIZE, None, &realm, &["HTTP", host], nonce);
+        let service = ["HTTP", host];
+        let body = kdc::body(0, None, &realm, &service, nonce);
         let (micros, time) = moment(now);
         let proof = granting.request(
             0,
@@ -81,15 +82,20 @@ impl Question<'_> {
         match kdc::exchange(self.host, &kdc::request(0x6c, 12, Some((1, &proof)), &body)).await.map_err(ajar)? {
             Answer::Error(told) => Err(self.no_service(&told, host, &clock)),
             Answer::Reply(reply) => {
-                let part = granting.key.open(8, &reply.sealed).as_deref().and_then(Part::read);
+                let part = granting.key.open(8, &reply.sealed).and_then(|plain| Part::read(&plain));
                 let part = part.filter(|part| part.nonce == nonce);
                 let part = part.ok_or_else(|| kdc::strange("it is not made with the key of the domain's ticket"))?;
-                if part.service.eq_ignore_ascii_case("krbtgt") {
+                if part.service.first().is_some_and(|word| word == "krbtgt") {
                     return Err(Failure::new(
                         FailureClass::Config,
                         format!("{host} belongs to another domain than {}", self.realm),
                         "use an account of the host's own domain",
                     ));
+                }
+                // A ticket for somebody else would let that one prove itself instead of the host.
+                let same = part.service.iter().map(String::as_str).zip(service).all(|(a, b)| a.eq_ignore_ascii_case(b));
+                if !same || part.service.len() != service.len() {
+                    return Err(kdc::strange("it is a ticket for another service"));
                 }
                 Ok(Ticket::of(reply, part.key))
             }
@@ -105,6 +111,8 @@ impl Question<'_> {
                 "correct the credential of the target",
             ),
             37 => skewed("the domain controller", clock, &told.server_time),
+            code @ (6 | 18) => Failure { class: FailureClass::Auth, ..self.told(code) },
+            code @ 68 => Failure { class: FailureClass::Config, ..self.told(code) },
             code => self.told(code),
         }
     }

@@ -52,7 +52,8 @@ impl<'a> Place<'a> {
     /// The place of the target itself.
     pub(super) fn of(visit: &'a Visit<'_>) -> Self {
         let (target, host) = (visit.call.target, visit.address.host.as_str());
-        let given = text(target, "kerberos-hostname").trim();
+        // Of a linked target, which has many hosts, each has its own name.
+        let given = if text(target, "host").is_empty() { text(target, "kerberos-hostname").trim() } else { "" };
         let known_as = if given.is_empty() { host } else { given };
         Self { target, host, port: visit.address.port, tls: uses_tls(target), known_as }
     }

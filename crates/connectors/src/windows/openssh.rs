@@ -23,9 +23,6 @@ pub(super) fn translated(target: &TargetParams, address: &Address) -> TargetPara
 
 /// Logs in, to a host with a pinned key only.
 pub(super) async fn log_in(visit: &Visit<'_>, who: &Who<'_>) -> Result<Login<Session>, Failure> {
-    let Some(password) = who.password.filter(|password| !password.is_empty()) else {
-        return Err(config(format!("there is no password of {}", who.user), "give it"));
-    };
     let target = translated(visit.call.target, &visit.address);
     let call = Call { target: &target, ..visit.call.clone() };
     let name = match who.domain {
@@ -33,7 +30,10 @@ pub(super) async fn log_in(visit: &Visit<'_>, who: &Who<'_>) -> Result<Login<Ses
         Some(domain) => format!("{domain}\\{}", who.user),
         None => who.user.to_owned(),
     };
-    let credential = Credential::user_password(&name, password.clone());
+    let credential = credential(visit, who, &name);
+    if credential.field("password").is_none() && credential.field("private_key").is_none() {
+        return Err(config(format!("there is no password of {}", who.user), "give it"));
+    }
     match errand::enter(&call, &credential).await? {
         Entry::In(errand) => Ok(Login::In(Box::new(Session { errand: *errand }))),
         Entry::Refused => Ok(Login::Denied),
@@ -43,6 +43,23 @@ pub(super) async fn log_in(visit: &Visit<'_>, who: &Who<'_>) -> Result<Login<Ses
             "unlock the account, or give it a password that has not expired",
         )),
     }
+}
+
+/// The target's account may have a key; what an account is asked about is its password, which a key would not show.
+fn credential(visit: &Visit<'_>, who: &Who<'_>, name: &str) -> Credential {
+    let mut credential = Credential::default().with("username", name.into());
+    if let Some(password) = who.password.filter(|password| !password.is_empty()) {
+        credential = credential.with("password", password.clone());
+    }
+    if visit.own() {
+        return credential;
+    }
+    for (parameter, field) in [("private-key", "private_key"), ("private-key-password", "private_key_password")] {
+        if let Some(value) = visit.call.target.secret.field(parameter).filter(|value| !value.is_empty()) {
+            credential = credential.with(field, value.clone());
+        }
+    }
+    credential
 }
 
 impl Session {

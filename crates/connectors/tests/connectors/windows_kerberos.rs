@@ -136,12 +136,8 @@ async fn what_stands_in_the_way_of_a_ticket_is_told_in_a_sentence() {
     wrong.target.secret = Credential::default().with("password", Secret::from("Wrong-1"));
     tell(refused(&wrong).await, FailureClass::Auth, "the domain refuses the password of rot");
     assert_eq!(domain.failures("rot").expect("counts"), 1);
-    tell(refused(&case_of("nobody9@corp.test", &host, &domain)).await, FailureClass::Protocol, "does not know nobody9");
-    tell(
-        refused(&case_of("rot@other.test", &host, &domain)).await,
-        FailureClass::Protocol,
-        "OTHER.TEST does not know rot",
-    );
+    tell(refused(&case_of("nobody9@corp.test", &host, &domain)).await, FailureClass::Auth, "does not know nobody9");
+    tell(refused(&case_of("rot@other.test", &host, &domain)).await, FailureClass::Auth, "OTHER.TEST does not know rot");
     tell(
         refused(&case_of("app1@corp.test", &host, &domain)).await,
         FailureClass::Privilege,
@@ -149,7 +145,7 @@ async fn what_stands_in_the_way_of_a_ticket_is_told_in_a_sentence() {
     );
     tell(refused(&case_of("weak@corp.test", &host, &domain)).await, FailureClass::Privilege, "no administrator");
     domain.tool("user disable app2").expect("disables");
-    tell(refused(&case_of("app2@corp.test", &host, &domain)).await, FailureClass::Protocol, "disabled");
+    tell(refused(&case_of("app2@corp.test", &host, &domain)).await, FailureClass::Auth, "disabled");
     let expire = format!("user setpassword app3 --newpassword={INITIAL_PASSWORD} --must-change-at-next-login");
     domain.tool(&expire).expect("expires");
     tell(refused(&case_of("app3@corp.test", &host, &domain)).await, FailureClass::Privilege, "has expired");

@@ -53,6 +53,23 @@ async fn an_administrator_resets_over_ssh() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_may_log_in_with_a_key() {
+    let host = Simulated::start().expect("starts");
+    let mut case = case(&host, "Administrator", ActingAs::Target, "app1").await;
+    case.target.secret = Credential::default().with("private-key", host.private_key().expect("reads").as_str().into());
+    let (new, outcomes, failed) = rotate(&mut case).await;
+    assert_eq!((outcomes.as_slice(), failed), (&TRIED[..], 0));
+    assert!(host.holds("app1", &new).expect("ground truth"));
+    // An account that acts for itself is asked about its password, not about the key.
+    case.acting = ActingAs::User;
+    case.current = Credential::user_password("Administrator", Secret::from("Wrong-1"));
+    assert_eq!(refused(&case).await.class, FailureClass::Auth);
+    case.target.secret = Credential::default();
+    case.acting = ActingAs::Target;
+    assert!(refused(&case).await.message.contains("there is no password"), "neither password nor key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_account_changes_itself_over_ssh() {
     let host = Simulated::start().expect("starts");
     let mut case = case(&host, "", ActingAs::User, "weak").await;

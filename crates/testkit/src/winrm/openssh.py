@@ -1,4 +1,4 @@
-"""The same host over SSH, as OpenSSH for Windows would have it: passwords only, and one command line with its standard input.
+"""The same host over SSH, as OpenSSH for Windows would have it: one command line with its standard input.
 
 The protocol is that of asyncssh; OpenSSH's own client accepts it as well. What a real one asks Windows about an account is asked of the table.
 """
@@ -19,6 +19,12 @@ class Server(asyncssh.SSHServer):
 
     def kbdint_auth_supported(self):
         return False
+
+    def public_key_auth_supported(self):
+        return True
+
+    def validate_public_key(self, username, key):
+        return known(username) == "Administrator" and key.export_public_key() == CLIENT.export_public_key()
 
     def validate_password(self, username, password):
         name = known(username)
@@ -41,6 +47,11 @@ async def run(process):
         output = powershell(lines, caller)
     process.stdout.write(output)
     process.exit(0)
+
+
+# What stands in administrators_authorized_keys.
+CLIENT = asyncssh.generate_private_key("ssh-ed25519")
+CLIENT.write_private_key(f"{DIR}/client_key")
 
 
 def fresh_key():
