@@ -3,6 +3,7 @@
 //! What must stay true: every figure says its unit, how often it was measured, its median and its spread, and goals stand
 //! beside figures without failing anything: figures depend on the machine and on what else it does.
 
+mod console;
 mod crash;
 mod figure;
 mod fill;
@@ -29,6 +30,7 @@ const NAMES: &[(&str, &str)] = &[
     ("sealing", "sealing and opening one value in process"),
     ("fragments", "reading and sealing through holders, and refreshing their fragments"),
     ("values", "reading values through the API, keys cached and not"),
+    ("console", "what the console sends, and how soon a browser shows something"),
     ("start", "start and memory with 100,000 secrets in the store"),
     ("rotations", "verified rotations over 40 real hosts"),
     ("kinds", "verified rotations of every kind of target, and what one costs"),
@@ -84,6 +86,9 @@ async fn measure(wanted: &[&str], kills: u32) -> Result<Report> {
     }
     if is("fragments") {
         fragments::run(&mut report).await?;
+    }
+    if is("console") {
+        console::run(&mut report).await?;
     }
     if is("values") || is("start") {
         let mut full = fill::Full::make(&mut report).await?;

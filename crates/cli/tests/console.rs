@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use volvelle_testkit::{
     gateway::{DevGateway, built_program},
     hosts::{Host, HostKind},
+    python,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,16 +34,16 @@ async fn a_role_change_takes_effect() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_page_is_accessible_small_and_quick_in_both_colours() -> Result<()> {
+async fn every_page_is_accessible_and_small_in_both_colours() -> Result<()> {
     case("tour").await
 }
 
-/// One browser at a time: what is measured is the console and not the other cases.
+/// One browser at a time: two are too many for a small machine.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 async fn case(name: &str) -> Result<()> {
     let _alone = ALONE.lock().await;
-    let python = playwright()?;
+    let python = python::playwright()?;
     let gateway = DevGateway::start().await?;
     let host = Host::start(HostKind::Debian)?;
     // Logging in takes a second, so that a rotation lasts long enough to be watched.
@@ -64,27 +65,4 @@ async fn case(name: &str) -> Result<()> {
 fn target_folder() -> Result<PathBuf> {
     let program = built_program("volvelle")?;
     Ok(program.parent().and_then(Path::parent).context("the target folder")?.to_owned())
-}
-
-/// A virtual environment with Playwright and axe, made once in the target folder. The browser is Debian's.
-fn playwright() -> Result<PathBuf> {
-    let venv = target_folder()?.join("console-venv");
-    let python = venv.join("bin/python");
-    let installed = |python: &Path| {
-        let import = "import playwright.sync_api, axe_playwright_python";
-        Command::new(python).args(["-c", import]).output().is_ok_and(|output| output.status.success())
-    };
-    if !installed(&python) {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-        let packages = ["playwright==1.65.2", "axe-playwright-python==0.1.8"];
-        run(Command::new(venv.join("bin/pip")).args(["install", "-q"]).args(packages))?;
-        ensure!(installed(&python), "Playwright was installed but cannot be imported");
-    }
-    Ok(python)
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("starting {command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
 }

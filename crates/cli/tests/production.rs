@@ -3,7 +3,6 @@
 #[path = "production/rekey.rs"]
 mod rekey;
 
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -89,7 +88,7 @@ impl Site {
         store: &str,
         (more, environment): (&str, &[(&str, &Path)]),
     ) -> Result<(Running, String)> {
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let port = volvelle_testkit::port::free()?.port();
         let config = self.config(name, port, store)?;
         secret_file(&config, &format!("{}{more}", std::fs::read_to_string(&config)?))?;
         let mut command = Command::new(built_program("volvelle")?);

@@ -14,6 +14,10 @@ use crate::setup::administrator::{KEY, init_administrator};
 use crate::setup::{CONFIG, RosterChange, changed_roster, files, identity};
 use crate::trust::{ROSTER, Trust, accept, sign};
 
+/// Where holders listen that were told no port.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+const PORT_ATTEMPTS: usize = 200;
+
 /// What a machine of its own holders needs.
 #[derive(Clone, Debug)]
 pub struct LocalSetup {
@@ -42,7 +46,7 @@ pub fn prepare(folder: &Path, n: u8, t: u8) -> Result<LocalSetup> {
         let (gateway_pin, _) = identity(&folder.join("gateway"))?;
         let mut holders = Vec::new();
         // All ports are taken before any is given back, so that no two holders get the same one.
-        let ports = configs.iter().map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
+        let ports = configs.iter().map(|_| free_port()).collect::<Result<Vec<_>>>()?;
         for ((index, path), port) in (1..).zip(&configs).zip(&ports) {
             let home = path.parent().context("a file has a folder")?;
             let (pin, signing_key) = identity(home)?;
@@ -76,6 +80,17 @@ pub fn prepare(folder: &Path, n: u8, t: u8) -> Result<LocalSetup> {
     }
     Roster::load(&roster_file)?;
     Ok(LocalSetup { holder_configs: configs, quorum })
+}
+
+/// A port that is free now and that the kernel gives to no outgoing connection (those begin at 32768 on Linux), so that it is free
+/// whenever its holder starts again.
+fn free_port() -> Result<TcpListener> {
+    let found = (0..PORT_ATTEMPTS).find_map(|_| {
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).ok()?;
+        TcpListener::bind(("127.0.0.1", PORTS.start + u16::from_be_bytes(random) % (PORTS.end - PORTS.start))).ok()
+    });
+    found.context("no free port was found for a holder")
 }
 
 /// As [`prepare`], and the roster is signed by an administrator for each holder, whose keys lie on this machine too. A roster that

@@ -136,7 +136,8 @@ async fn values_open_with_one_holder_down_and_not_with_two() {
     processes[1] = None;
     let begun = Instant::now();
     let error = quorum.open(&place("/a"), &record).await.expect_err("one is not enough");
-    assert!(begun.elapsed() < Duration::from_secs(2), "it says so at once: {:?}", begun.elapsed());
+    // Whoever waited for them would do so for its patience of three seconds, and once more.
+    assert!(begun.elapsed() < Duration::from_secs(3), "it says so at once: {:?}", begun.elapsed());
     assert!(matches!(error, QuorumError::TooFewHolders { needed: 2, .. }), "{error}");
     processes[0] = Some(Process::start(&setup.holder_configs[0]));
     tokio::time::sleep(Duration::from_millis(700)).await;

@@ -1,7 +1,7 @@
 //! AWS as far as access keys go: moto's IAM and STS, with authentication, permissions and inactive keys enforced.
 
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -36,7 +36,7 @@ impl Aws {
     /// Starts one, installing it first if necessary.
     pub fn start() -> Result<Aws> {
         let python = python::venv("moto-venv", &["moto==5.2.5", "flask", "flask-cors"], "import moto, flask_cors")?;
-        let addr = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+        let addr = crate::port::free()?;
         let mut child = Command::new(python)
             .args(["-c", include_str!("aws/strict.py"), &addr.port().to_string()])
             .stdin(Stdio::piped())

@@ -4,7 +4,6 @@
 
 use std::{
     fs::{File, OpenOptions},
-    net::TcpListener,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -56,8 +55,7 @@ impl DevGateway {
     /// Starts a given program, with more environment variables.
     pub async fn start_program(program: PathBuf, environment: &[(&str, &str)]) -> Result<DevGateway> {
         let folder = tempfile::Builder::new().prefix("volvelle-dev-").tempdir()?;
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let listen = format!("127.0.0.1:{port}");
+        let listen = crate::port::free()?.to_string();
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let child = spawn(&program, folder.path(), &listen, &environment)?;
         let client = reqwest::Client::builder().timeout(REQUEST_LIMIT).build().context("an HTTP client")?;

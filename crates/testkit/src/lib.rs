@@ -9,6 +9,7 @@ pub mod hook;
 pub mod hosts;
 pub mod install;
 pub mod namespace;
+pub mod port;
 pub mod postgres;
 pub mod python;
 pub mod samba;

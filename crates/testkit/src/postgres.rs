@@ -3,7 +3,6 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
@@ -76,7 +75,7 @@ impl Cluster {
     fn start() -> Result<Cluster> {
         install::ensure(install::For::Postgres)?;
         let bin = binaries()?;
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let port = crate::port::free()?.port();
         let mut wrapper = Command::new("bash")
             .args(["-c", SCRIPT, "postgres"])
             .arg(&bin)

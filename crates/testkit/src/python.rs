@@ -17,6 +17,12 @@ pub fn venv_without_deps(name: &str, packages: &[&str], import: &str) -> Result<
     made(name, &[&["--no-deps", first], others], import)
 }
 
+/// An environment with Playwright and axe, for Debian's Chromium.
+pub fn playwright() -> Result<PathBuf> {
+    let packages = ["playwright==1.65.2", "axe-playwright-python==0.1.8"];
+    venv("console-venv", &packages, "import playwright.sync_api, axe_playwright_python")
+}
+
 fn made(name: &str, calls: &[&[&str]], import: &str) -> Result<PathBuf> {
     let program = std::env::current_exe().context("where this program is")?;
     // target/debug/deps/TEST, or target/release/PROGRAM.

@@ -2,7 +2,7 @@
 //! its command line and NETCONF, which netmiko and ncclient accept.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -33,7 +33,7 @@ impl Switch {
 
     /// The same; `netconf` is the version of NETCONF's confirmed commits (Junos).
     pub fn start_with(platform: &str, netconf: &str) -> Result<Switch> {
-        let addr = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+        let addr = crate::port::free()?;
         let (python, script, last) = if platform == "juniper-junos" {
             (python()?, include_str!("switch/junos.py"), netconf)
         } else {

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -79,11 +78,11 @@ impl Machines {
             let program = root.join(machine).join("bin/volvelle-holder");
             fs::copy(env!("CARGO_BIN_EXE_volvelle-holder"), program).expect("copies");
         }
-        let ports: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+        let ports: Vec<_> = (0..3).map(|_| volvelle_testkit::port::free().expect("a port")).collect();
         let values = ["ONE", "TWO", "THREE"]
             .iter()
             .zip(&ports)
-            .map(|(name, port)| ((*name).to_owned(), port.local_addr().expect("an address").to_string()))
+            .map(|(name, port)| ((*name).to_owned(), port.to_string()))
             .collect();
         Self { root: root.to_path_buf(), values }
     }

@@ -18,18 +18,25 @@ async fn a_stopped_holder_does_not_slow_reads() {
     let folder = tempfile::tempdir().expect("a folder");
     let (_setup, processes, quorum) = start(folder.path()).await;
     let record = quorum.seal(&place("/a"), b"v").await.expect("seals");
-    for process in &processes {
-        let stopped = process.as_ref().expect("runs");
-        signal(stopped, Signal::STOP);
-        let (begun, mut longest) = (Instant::now(), Duration::ZERO);
+    let reads = async || {
+        let mut times = Vec::new();
         for _ in 0..60 {
             let one = Instant::now();
             quorum.open(&place("/a"), &record).await.expect("opens");
-            longest = longest.max(one.elapsed());
+            times.push(one.elapsed());
         }
-        // Without hedging the first read alone would wait for its patience of three seconds.
-        assert!(longest < Duration::from_millis(1500), "{longest:?}");
-        assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
+        times.sort_unstable();
+        times
+    };
+    let usual = reads().await;
+    for process in &processes {
+        let stopped = process.as_ref().expect("runs");
+        signal(stopped, Signal::STOP);
+        let times = reads().await;
+        // Without hedging the first read alone would wait for its patience of three seconds; if it were asked first every time, every
+        // second read would wait for the hedge. The machine may be busy, but not for so many reads in a row.
+        assert!(times[59] < Duration::from_secs(3), "{times:?}");
+        assert!(times[45] < usual[45] * 4 + Duration::from_millis(100), "{times:?} {usual:?}");
         quorum.seal(&place("/b"), b"v").await.expect("seals");
         signal(stopped, Signal::CONT);
         until_up(&quorum).await;

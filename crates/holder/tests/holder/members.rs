@@ -1,7 +1,6 @@
 //! Holders that come, go and are replaced: the key and every record stay, and what a former holder kept is worth nothing.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 
 use volvelle_fragments::{Kek, Record, combine};
@@ -15,7 +14,7 @@ use crate::{Process, place, replace_files, start, state_of, until_up};
 
 /// A holder in a folder of its own, which starts with the roster of all.
 fn new_holder(root: &Path, folder: &str, index: u8) -> (Member, std::path::PathBuf) {
-    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let port = volvelle_testkit::port::free().expect("a port");
     let dir = root.join(folder);
     let plan =
         HolderPlan { dir: dir.clone(), index, listen: port, address: None, state: None, key_at: None, unlock: None };
