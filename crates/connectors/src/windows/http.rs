@@ -61,7 +61,7 @@ impl<'a> Place<'a> {
 
 /// How messages are sealed over HTTP.
 pub(super) enum Sealing {
-    Ntlm(ntlm::Sealing),
+    Ntlm(Box<ntlm::Sealing>),
     Kerberos(kerberos::Context),
 }
 

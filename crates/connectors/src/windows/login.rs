@@ -105,7 +105,7 @@ async fn by_ntlm(place: &Place<'_>, who: &Who<'_>, password: &Secret) -> Result<
         return Ok(Login::Denied);
     }
     if !place.tls {
-        http.sealing = Some(Sealing::Ntlm(ntlm::Sealing::new(&key)));
+        http.sealing = Some(Sealing::Ntlm(Box::new(ntlm::Sealing::new(&key))));
     }
     Ok(Login::In(Box::new(Session { http })))
 }
