@@ -184,3 +184,42 @@ async fn value(gateway: &mut DevGateway, name: &str) -> Result<String> {
     let answer = succeed(gateway, "rotated-secret-get-value", json!({"name": name})).await?;
     Ok(answer["value"]["password"].as_str().context("a password")?.to_owned())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_hosts_account_and_its_service_are_rotated_by_an_account_of_the_domain_with_kerberos() -> Result<()> {
+    let (mut gateway, domain) = (DevGateway::start().await?, Domain::start()?);
+    let host = Simulated::joined(&domain)?;
+    let target = json!({"name": "/win/member", "hostname": host.address().to_string(), "port": "5985", "use-tls": "false",
+        "username": "rot", "domain": "corp.test", "password": INITIAL_PASSWORD, "winrm-auth": "kerberos",
+        "kdc-host": domain.address().to_string(), "kerberos-hostname": "win1.corp.test"});
+    succeed(&mut gateway, "target-create-windows", target).await?;
+    let secret = json!({"name": "/win/svc", "target-name": "/win/member", "rotator-type": "password", "rotated-username": "app1",
+        "authentication-credentials": "use-target-creds", "services": format!("spool@{}:5985", host.address())});
+    succeed(&mut gateway, "rotated-secret-create-windows", secret).await?;
+    succeed(&mut gateway, "gateway-rotate-secret", json!({"name": "/win/svc"})).await?;
+    let new = value(&mut gateway, "/win/svc").await?;
+    assert!(host.holds("app1", &new)?);
+    assert_eq!(host.dependent("service:spool")?, (new, 2));
+    assert!(host.logins()?.iter().all(|login| login == "kerberos"), "{:?}", host.logins()?);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_windows_hosts_account_is_rotated_over_ssh_while_its_key_is_the_known_one() -> Result<()> {
+    let (mut gateway, host) = (DevGateway::start().await?, Simulated::start()?);
+    let target = json!({"name": "/win/ssh", "hostname": host.address().to_string(), "port": "22", "username": "Administrator",
+        "password": INITIAL_PASSWORD});
+    succeed(&mut gateway, "target-create-windows", target).await?;
+    let secret = json!({"name": "/win/app1", "target-name": "/win/ssh", "rotator-type": "password", "rotated-username": "app1",
+        "authentication-credentials": "use-target-creds", "services": "spool"});
+    succeed(&mut gateway, "rotated-secret-create-windows", secret).await?;
+    succeed(&mut gateway, "gateway-rotate-secret", json!({"name": "/win/app1"})).await?;
+    let new = value(&mut gateway, "/win/app1").await?;
+    assert!(host.holds("app1", &new)?);
+    assert_eq!(host.dependent("service:spool")?, (new.clone(), 2));
+    host.swap_host_key()?;
+    let (status, answer) = gateway.post("gateway-rotate-secret", json!({"name": "/win/app1"})).await?;
+    ensure!(!(200..300).contains(&status) && answer.to_string().contains("host key"), "{status} {answer}");
+    assert!(host.holds("app1", &new)?, "nothing went to another machine");
+    Ok(())
+}

@@ -8,10 +8,7 @@
 
 mod answers;
 mod change;
-mod cts;
-pub(crate) mod der;
 mod hashed;
-pub(crate) mod kerberos;
 mod link;
 mod probe;
 pub(crate) mod tls;

@@ -1,10 +1,11 @@
 //! One file per kind of target; the only crate that speaks vendor protocols.
 //!
-//! A new kind is a file, a `mod` line and a line in [`registry`].
+//! A new kind is a file, a `mod` line and a line in [`registry`]. `kerberos` is no kind: directories and Windows share it.
 
 pub mod aws;
 pub mod bmc;
 pub mod custom;
+mod kerberos;
 pub mod ldap;
 mod parameters;
 mod sent;

@@ -9,6 +9,7 @@
 mod change;
 mod custom;
 mod device;
+pub(crate) mod errand;
 mod kept;
 mod key;
 mod login;

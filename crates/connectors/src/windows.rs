@@ -1,4 +1,4 @@
-//! Accounts of Windows: those of a host itself over WinRM or SMB (SAMR), those of a domain over its directory (LDAPS).
+//! Accounts of Windows: those of a host itself over WinRM, OpenSSH or SMB (SAMR), those of a domain over its directory (LDAPS).
 //!
 //! Rights needed: to act as the target, an account of the host's Administrators group, or in a domain `Reset Password` on the accounts; to
 //! act as the account itself, nothing but its password.
@@ -7,12 +7,16 @@
 //! by NTLM, which accepts the previous password for an hour.
 
 mod dependents;
+mod http;
 mod local;
+mod login;
 mod ndr;
 mod ntlm;
+mod openssh;
 mod parent;
 mod remote;
 mod samr;
+mod shell;
 mod smb;
 mod status;
 mod visit;
@@ -34,12 +38,13 @@ use volvelle_domain::{Credential, password};
 
 use crate::ldap::text;
 use crate::ldap::{Ldap, config, tls};
+use crate::ssh::errand;
 use visit::{Address, Route, Visit, split};
 
 /// The port of a target that names none.
 const USUAL_PORT: u16 = 5986;
 /// The values of `transport`.
-const ROUTES: &str = "winrm, samr, ldap";
+const ROUTES: &str = "winrm, ssh, samr, ldap";
 
 /// A Windows host, or the controller of a domain.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -48,7 +53,7 @@ pub struct WindowsTarget {
     /// Host name or address; for accounts of a domain, that of a domain controller.
     #[schemars(extend("x-details" = "hostname"))]
     pub hostname: String,
-    /// Port: 5986 for WinRM over HTTPS, 5985 over HTTP, 445 for SMB, 636 or 389 for the directory of a domain.
+    /// Port: 5986 for WinRM over HTTPS, 5985 over HTTP, 22 for OpenSSH, 445 for SMB, 636 or 389 for the directory of a domain.
     #[schemars(extend("x-details" = "port"))]
     pub port: String,
     /// The privileged user; none of its own with connection-type `parent-target`.
@@ -73,13 +78,26 @@ pub struct WindowsTarget {
     ]))]
     pub connection_type: String,
     /// With connection-type `parent-target`: the target of the host's domain, of kind ldap, or windows with transport ldap. Accounts of the
-    /// domain are changed through it; with transport winrm or samr its account changes those of the host itself.
+    /// domain are changed through it; with transport winrm, ssh or samr its account changes those of the host itself.
     #[schemars(extend("x-parent" = {"kinds": ["ldap", "windows"], "when": {"connection-type": "parent-target"}}))]
     pub parent_target_name: String,
-    /// The way to the host, if the port does not tell: winrm, samr or ldap.
+    /// The way to the host, if the port does not tell: winrm, ssh, samr or ldap.
     pub transport: String,
-    /// The domain controller that answers Kerberos (port 88), if it is not hostname.
+    /// The domain controller that answers Kerberos (port 88). If empty: over the directory hostname, over WinRM the domain's full name.
     pub kdc_host: String,
+    /// How WinRM is logged in to: kerberos, ntlm, or negotiate, which is Kerberos for an account of a domain whose controller is known
+    /// and NTLM for all others. None of them becomes another one because something fails.
+    pub winrm_auth: String,
+    /// The host's name in its domain, if hostname is an alias or an address: Kerberos asks for the service `HTTP/name`.
+    pub kerberos_hostname: String,
+    /// The privileged user's private key for OpenSSH (OpenSSH or PEM).
+    #[schemars(extend("x-secret" = true, "x-none" = "dummy_value"))]
+    pub private_key: String,
+    /// Passphrase of the private key.
+    #[schemars(extend("x-secret" = true, "x-none" = "dummy_value"))]
+    pub private_key_password: String,
+    /// The host's public key for OpenSSH (`ssh-ed25519 AAAA…`); learned once and shown if not given.
+    pub host_key: String,
 }
 
 impl Default for WindowsTarget {
@@ -96,6 +114,11 @@ impl Default for WindowsTarget {
             parent_target_name: String::new(),
             transport: String::new(),
             kdc_host: String::new(),
+            winrm_auth: "negotiate".into(),
+            kerberos_hostname: String::new(),
+            private_key: String::new(),
+            private_key_password: String::new(),
+            host_key: String::new(),
         }
     }
 }
@@ -110,8 +133,8 @@ pub struct WindowsSecret {
     /// Its present password; may be left out when the target's credential acts.
     #[schemars(extend("x-secret" = true))]
     pub rotated_password: String,
-    /// Services that log on with the account, separated by commas: `name[@host[:port]]`. Each gets the new password over WinRM and is
-    /// started anew if it runs.
+    /// Services that log on with the account, separated by commas: `name[@host[:port]]`. Each gets the new password over WinRM (on a
+    /// target that is reached over SSH, and without a host, over SSH) and is started anew if it runs.
     pub services: String,
     /// IIS application pools that run as the account, in the same form.
     pub iis_app_pools: String,
@@ -153,7 +176,7 @@ impl Default for Windows {
                 secret: schema_for!(WindowsSecret),
                 details_key: "windows_target_details",
                 rotator_types: ROTATOR_TYPES,
-                capabilities: Capabilities { linked: true, ..Capabilities::default() },
+                capabilities: Capabilities { linked: true, pinned_identity: true, ..Capabilities::default() },
             },
             directory: Ldap::default(),
         }
@@ -241,7 +264,11 @@ impl Connector for Windows {
         Address::of(target)?;
         tls::certificates(text(target, "certificate"), "certificate")?;
         parent::check(target)?;
-        let (_, user) = split(text(target, "username"), text(target, "domain"));
+        errand::check(target)?;
+        let acting = parent::acting_for(target)?;
+        let target = &*acting;
+        let (domain, user) = split(text(target, "username"), text(target, "domain"));
+        login::Way::of(target, domain)?;
         if user.is_empty() { Ok(()) } else { check_username(user, "username") }
     }
 
@@ -263,8 +290,12 @@ impl Connector for Windows {
         let parameter = if call.rotator_type == "target" { "username" } else { "rotated-username" };
         check_username(initial.expose_text("username").unwrap_or_default(), parameter)?;
         dependents::check(call)?;
-        let in_domain = split(text(call.target, "username"), text(call.target, "domain")).0.is_some();
-        if call.rotator_type == "target" && in_domain && Address::of(call.target)?.route != Route::Ldap {
+        let (domain, _) = split(text(call.target, "username"), text(call.target, "domain"));
+        let route = Address::of(call.target)?.route;
+        if route == Route::WinRm && (call.acting == ActingAs::User || call.rotator_type == "target") {
+            login::Way::of(call.target, None)?;
+        }
+        if call.rotator_type == "target" && domain.is_some() && route != Route::Ldap {
             return Err(config(
                 "the target's own account belongs to a domain, and its password changes there only",
                 "make a target for the domain (transport ldap)",
@@ -304,9 +335,16 @@ impl Connector for Windows {
         Ok(Credential::user_password(user, password))
     }
 
-    async fn learn_identity(&self, _: &TargetParams, _: Duration) -> Result<Option<PeerIdentity>, Failure> {
-        // Over SMB the host proves with every login that it knows the account's password; TLS is checked against its authority.
-        Ok(None)
+    async fn learn_identity(&self, target: &TargetParams, timeout: Duration) -> Result<Option<PeerIdentity>, Failure> {
+        let address = Address::of(target)?;
+        if address.route != Route::Ssh {
+            // Over SMB the host proves with every login that it knows the account's password, with Kerberos that it is the one the
+            // ticket is for; TLS is checked against its authority.
+            return Ok(None);
+        }
+        let target = openssh::translated(target, &address);
+        let learned = tokio::time::timeout(timeout, errand::learn(&target)).await;
+        learned.unwrap_or_else(|_| Err(timed_out())).map(Some)
     }
 
     async fn preflight(&self, call: &Call<'_>, policy: &PasswordPolicy) -> Result<Preflight, Failure> {
@@ -322,7 +360,7 @@ impl Connector for Windows {
                 let run = Box::pin(local::preflight(&visit, policy));
                 tokio::time::timeout(call.timeout, run).await.unwrap_or_else(|_| Err(timed_out()))
             }
-            Route::WinRm => {
+            Route::WinRm | Route::Ssh => {
                 let run = Box::pin(remote::preflight(&visit, policy));
                 tokio::time::timeout(call.timeout, run).await.unwrap_or_else(|_| Err(timed_out()))
             }
@@ -348,7 +386,9 @@ impl Connector for Windows {
                 return self.directory.apply(&translated.call(call), candidate).await;
             }
             Route::Samr => tokio::time::timeout(call.timeout, Box::pin(local::apply(&visit, candidate))).await,
-            Route::WinRm => tokio::time::timeout(call.timeout, Box::pin(remote::apply(&visit, candidate))).await,
+            Route::WinRm | Route::Ssh => {
+                tokio::time::timeout(call.timeout, Box::pin(remote::apply(&visit, candidate))).await
+            }
         };
         match done {
             Ok(outcome) => outcome,
@@ -377,7 +417,7 @@ impl Connector for Windows {
                 Err(failure) => unknown(&failure),
             },
             Route::Samr => Box::pin(local::probe(&visit, credentials)).await,
-            Route::WinRm => Box::pin(remote::probe(&visit, credentials)).await,
+            Route::WinRm | Route::Ssh => Box::pin(remote::probe(&visit, credentials)).await,
         }
     }
 

@@ -48,6 +48,10 @@ mod proxy;
 mod ssh_conformance;
 #[path = "connectors/windows.rs"]
 mod windows;
+#[path = "connectors/windows_kerberos.rs"]
+mod windows_kerberos;
+#[path = "connectors/windows_ssh.rs"]
+mod windows_ssh;
 #[path = "connectors/winrm.rs"]
 mod winrm;
 

@@ -53,6 +53,11 @@ impl For {
                 ("/usr/bin/smbclient", "smbclient"),
                 ("/usr/bin/kinit", "krb5-user"),
                 ("/usr/lib/python3/dist-packages/markdown/__init__.py", "python3-markdown"),
+                ("/usr/bin/sshpass", "sshpass"),
+                ("/usr/bin/ssh", "openssh-client"),
+                ("/usr/bin/gcc", "gcc"),
+                ("/usr/include/python3.11/Python.h", "python3-dev"),
+                ("/usr/include/gssapi/gssapi.h", "libkrb5-dev"),
             ],
             Self::Devices => {
                 &[("/usr/bin/ipmi_sim", "openipmi"), ("/usr/bin/ipmitool", "ipmitool"), ("/usr/lib/frr/zebra", "frr")]

@@ -3,7 +3,9 @@
 
 use std::{
     net::Ipv4Addr,
+    path::PathBuf,
     process::{Command, Stdio},
+    sync::Mutex,
 };
 
 use anyhow::{Context, Result, bail};
@@ -16,7 +18,11 @@ pub const INITIAL_PASSWORD: &str = "Init-Passw0rd!1";
 /// One domain controller of the domain `corp.test` (`CORP`).
 pub struct Domain {
     namespace: Namespace,
+    joining: Mutex<()>,
 }
+
+/// Where an account tells which kinds of keys it has.
+const ENCRYPTION: &str = "msDS-SupportedEncryptionTypes";
 
 impl Domain {
     /// Starts a domain with the accounts `app1`, `app2`, `app3`, `weak`, and `rot`, a domain administrator. The first one on a
@@ -26,7 +32,8 @@ impl Domain {
         // Another script makes another domain.
         let sum = script.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
         let cache = format!("{}-{sum:x}.tar", cache.display());
-        Ok(Domain { namespace: Namespace::start(script, &[&cache], &[("PASSWORD", INITIAL_PASSWORD)])? })
+        let namespace = Namespace::start(script, &[&cache], &[("PASSWORD", INITIAL_PASSWORD)])?;
+        Ok(Domain { namespace, joining: Mutex::new(()) })
     }
 
     /// Where it listens: 88, 389, 445, 464, 636.
@@ -69,6 +76,30 @@ impl Domain {
             (false, true) => Ok(false),
             (false, false) => bail!("kinit: {}", said.trim()),
         }
+    }
+
+    /// Where the configuration for MIT's Kerberos programs is.
+    pub fn kerberos_config(&self) -> PathBuf {
+        self.namespace.file("etc/krb5.conf")
+    }
+
+    /// Makes a computer with this service a member of the domain, if it is none; gives the file of its keys.
+    pub fn join(&self, computer: &str, service: &str) -> Result<Vec<u8>> {
+        let _one = self.joining.lock().map_err(|_| anyhow::anyhow!("the lock of another joining"))?;
+        let file = format!("{computer}.keytab");
+        if !self.namespace.file(&file).exists() {
+            self.tool(&format!("computer create {computer}"))?;
+            self.tool(&format!("user setpassword {computer}$ --newpassword={INITIAL_PASSWORD}"))?;
+            self.tool(&format!("spn add {service} {computer}$"))?;
+            // A real computer says of itself that it speaks AES.
+            self.namespace.run(&format!(
+                "printf 'dn: CN={computer},CN=Computers,DC=corp,DC=test\nchangetype: modify\nreplace: {ENCRYPTION}\n{ENCRYPTION}: 24\n' | \
+                 LDAPTLS_REQCERT=never ldapmodify -H ldaps://{} -D rot@corp.test -w '{INITIAL_PASSWORD}'",
+                self.address()
+            ))?;
+            self.tool(&format!("domain exportkeytab {file} --principal={service}"))?;
+        }
+        std::fs::read(self.namespace.file(&file)).context("reading the keys")
     }
 
     /// How many failed logins the domain has counted of late.

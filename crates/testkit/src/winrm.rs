@@ -1,5 +1,5 @@
-//! A simulated Windows host that is reached over WinRM. There is no server of that protocol to install on Debian: this one has its NTLM
-//! from pyspnego, and pywinrm and pypsrp, which people use against real hosts, talk to it as well. It runs no PowerShell.
+//! A simulated Windows host that is reached over WinRM or SSH. There is no server of the former to install on Debian: this one has its NTLM
+//! and Kerberos from pyspnego, and pywinrm and pypsrp, which people use against real hosts, talk to it as well. It runs no PowerShell.
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
@@ -7,6 +7,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::namespace::Namespace;
+use crate::samba::Domain;
+use crate::{install, python as pip};
 
 /// The password of every account of a new host.
 pub const INITIAL_PASSWORD: &str = "Init-Passw0rd!1";
@@ -20,13 +22,36 @@ impl Simulated {
     /// Starts a host with the accounts `Administrator`, `app1`, `app2`, `app3` (which may not use WinRM) and `weak` (no administrator);
     /// four wrong passwords lock an account.
     pub fn start() -> Result<Simulated> {
+        Simulated::begin("")
+    }
+
+    /// Starts a host that is a member of a domain, as `win1.corp.test`: the domain's `rot` is an administrator of it, and its `weak` may
+    /// use WinRM.
+    pub fn joined(domain: &Domain) -> Result<Simulated> {
+        Simulated::begin(&hex::encode(domain.join("WIN1", "HTTP/win1.corp.test")?))
+    }
+
+    fn begin(keytab: &str) -> Result<Simulated> {
         let python = python()?.display().to_string();
-        let arguments = [python.as_str(), include_str!("winrm/server.py")];
-        let environment = [("PASSWORD", INITIAL_PASSWORD)];
+        let programs =
+            [include_str!("winrm/host.py"), include_str!("winrm/openssh.py"), include_str!("winrm/server.py")];
+        let arguments = [python.as_str(), programs[0], programs[1], programs[2]];
+        let environment = [("PASSWORD", INITIAL_PASSWORD), ("KEYTAB", keytab)];
         Ok(Simulated { namespace: Namespace::start(include_str!("winrm/server.sh"), &arguments, &environment)? })
     }
 
-    /// Where it listens: 5985 and 5986.
+    /// Its host key for SSH, as `algorithm base64`.
+    pub fn host_key(&self) -> Result<String> {
+        let line = self.namespace.read("host_key.pub")?;
+        Ok(line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+    }
+
+    /// The private key that `Administrator` may log in with over SSH.
+    pub fn private_key(&self) -> Result<String> {
+        self.namespace.read("client_key")
+    }
+
+    /// Where it listens: 22, 5985 and 5986.
     pub fn address(&self) -> Ipv4Addr {
         self.namespace.address
     }
@@ -63,6 +88,19 @@ impl Simulated {
         Ok(self.state()?["seen"].to_string())
     }
 
+    /// How everybody logged in over WinRM, or tried to: `ntlm` (twice for each), `kerberos`, `kerberos-bound` (to the
+    /// certificate) or `kerberos-refused`.
+    pub fn logins(&self) -> Result<Vec<String>> {
+        Ok(serde_json::from_value(self.state()?["logins"].clone())?)
+    }
+
+    /// Gives the host another host key for SSH, as if it were another machine.
+    pub fn swap_host_key(&self) -> Result<()> {
+        let answer = self.namespace.tell("swap")?;
+        ensure!(answer == "done", "the simulator answers {answer:?}");
+        Ok(())
+    }
+
     /// Changes what the host knows of an account: `disabled`, `locked`, `failures` …
     pub fn set(&self, user: &str, field: &str, value: &Value) -> Result<()> {
         let answer = self.namespace.tell(&format!("set {user} {field} {value}"))?;
@@ -77,5 +115,8 @@ impl Simulated {
 
 /// Python with pywinrm and pypsrp, in an environment made once in the target folder.
 pub fn python() -> Result<PathBuf> {
-    crate::python::venv("winrm-venv", &["pywinrm==0.5.0", "pypsrp==0.9.1"], "import winrm, pypsrp")
+    install::ensure(install::For::Directories)?;
+    let packages =
+        ["pywinrm==0.5.0", "pypsrp==0.9.1", "gssapi==1.12.0", "krb5==0.10.0", "pykerberos==1.2.4", "asyncssh==2.24.1"];
+    pip::venv("winrm-venv", &packages, "import winrm, pypsrp, gssapi, krb5, kerberos, asyncssh")
 }

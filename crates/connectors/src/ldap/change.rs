@@ -9,10 +9,10 @@ use volvelle_domain::{Credential, Secret};
 
 use super::answers;
 use super::config;
-use super::kerberos::Question;
 use super::link::{Link, Root, quoted};
 use super::probe;
 use super::visit::{Account, Visit};
+use crate::kerberos::Question;
 
 /// Units of 100 ns between 1601 and 1970.
 const EPOCH_1601: i64 = 116_444_736_000_000_000;

@@ -10,9 +10,9 @@ use volvelle_domain::{Credential, Secret};
 
 use super::answers::Bound;
 use super::hashed;
-use super::kerberos::{Question, Verdict};
 use super::timed_out;
 use super::visit::{Account, Visit};
+use crate::kerberos::{Question, Verdict};
 use crate::sent::nobody_knows;
 
 /// Asks about every credential, in order.

@@ -248,8 +248,20 @@ impl Session {
             input.extend_from_slice(line);
             input.push(b'\n');
         }
-        channel.exec(true, RUN_A_LINE).await.map_err(|e| lost(&self.shown, &e))?;
-        channel.data(input.as_slice()).await.map_err(|e| lost(&self.shown, &e))?;
+        self.feed(channel, RUN_A_LINE, &input, &|| ()).await
+    }
+
+    /// Runs a command with this input. `sending` is called just before the input leaves.
+    pub(super) async fn feed(
+        &self,
+        channel: Channel<Msg>,
+        command: &str,
+        input: &[u8],
+        sending: &(dyn Fn() + Sync),
+    ) -> Result<Ran, Failure> {
+        channel.exec(true, command).await.map_err(|e| lost(&self.shown, &e))?;
+        sending();
+        channel.data(input).await.map_err(|e| lost(&self.shown, &e))?;
         channel.eof().await.map_err(|e| lost(&self.shown, &e))?;
         Ok(collect(channel).await)
     }

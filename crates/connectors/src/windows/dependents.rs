@@ -1,4 +1,5 @@
-//! Services, IIS application pools and scheduled tasks that log on with a rotated account: each gets the new password over WinRM.
+//! Services, IIS application pools and scheduled tasks that log on with a rotated account: each gets the new password over WinRM, and on
+//! a target that is itself reached over SSH, over that.
 //!
 //! One that fails is told by name and keeps nobody else from its password; what logs on with another account is left alone.
 
@@ -9,8 +10,10 @@ use tokio::time::{Instant, timeout_at};
 use volvelle_domain::connector::{Call, Dependent, Failure, FailureClass, TargetParams};
 use volvelle_domain::{Credential, Secret};
 
-use super::visit::{Visit, Who, split};
-use super::winrm::{Login, Place, Session, log_in, password};
+use super::http::Place;
+use super::login::{self, Login};
+use super::shell::{self, Shell};
+use super::visit::{Address, Route, Visit, Who, password, split};
 use super::{config, parent, timed_out};
 use crate::ldap::{flag, text};
 
@@ -25,22 +28,33 @@ const KINDS: &[(&str, &str)] = &[("services", "service"), ("iis-app-pools", "poo
 struct Entry {
     kind: &'static str,
     name: String,
+    /// Empty: the target's own.
     host: String,
     port: u16,
+    /// WinRM or SSH.
+    over: Route,
 }
 
 /// Reads the three lists: `name[@host[:port]]`, separated by commas.
 fn entries(call: &Call<'_>) -> Result<Vec<Entry>, Failure> {
     let mut out = Vec::new();
+    let address = Address::of(call.target)?;
     for (parameter, kind) in KINDS {
         let list = call.params.get(*parameter).and_then(Value::as_str).unwrap_or_default();
         for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            out.push(entry(part, kind, call.target).ok_or_else(|| {
+            let entry = entry(part, kind, call.target, &address).ok_or_else(|| {
                 config(
                     format!("{parameter} is a list of name[@host[:port]], and {part:?} is none of these"),
                     format!("set {parameter}"),
                 )
-            })?);
+            })?;
+            if entry.over == Route::WinRm && entry.port == 22 {
+                return Err(config(
+                    format!("{part:?} is on another host than the target, and such hosts are reached over WinRM only"),
+                    "leave the port out, or give that of WinRM",
+                ));
+            }
+            out.push(entry);
         }
     }
     if out.len() > MOST {
@@ -49,9 +63,11 @@ fn entries(call: &Call<'_>) -> Result<Vec<Entry>, Failure> {
     Ok(out)
 }
 
-fn entry(part: &str, kind: &'static str, target: &TargetParams) -> Option<Entry> {
+fn entry(part: &str, kind: &'static str, target: &TargetParams, address: &Address) -> Option<Entry> {
     let (name, place) = part.rsplit_once('@').unwrap_or((part, ""));
+    let here = place.is_empty() && address.route == Route::Ssh;
     let (host, port) = match place.rsplit_once(':') {
+        _ if here => ("", address.port),
         Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0)?),
         None => (place, if target.plain.contains_key("use-tls") && !flag(target, "use-tls") { 5985 } else { 5986 }),
     };
@@ -59,7 +75,8 @@ fn entry(part: &str, kind: &'static str, target: &TargetParams) -> Option<Entry>
     if name.is_empty() || bad(name) || bad(host) || host.contains(['/', '\\', ' ']) {
         return None;
     }
-    Some(Entry { kind, name: name.to_owned(), host: host.to_owned(), port })
+    let over = if here { Route::Ssh } else { Route::WinRm };
+    Some(Entry { kind, name: name.to_owned(), host: host.to_owned(), port, over })
 }
 
 /// Whether the lists can be read.
@@ -96,7 +113,7 @@ fn shown(visit: &Visit<'_>, entry: &Entry) -> serde_json::Map<String, Value> {
         "attributes": {
             "connection_type": "credentials",
             "port": entry.port.to_string(),
-            "use_tls": entry.port != 5985,
+            "use_tls": entry.over == Route::WinRm && entry.port != 5985,
             "iis_app_pool": entry.kind == "pool",
             "skip_restart": skip,
         },
@@ -108,41 +125,51 @@ struct Work<'a> {
     visit: &'a Visit<'a>,
     credential: &'a Credential,
     /// One per host.
-    sessions: BTreeMap<(String, u16), Session>,
+    sessions: BTreeMap<(String, u16), Shell>,
 }
 
 impl Work<'_> {
     async fn give(&mut self, entry: &Entry) -> Result<(), Failure> {
         let Some(new) = password(self.credential) else { return Err(config("there is no new password", "")) };
         let key = (entry.host.clone(), entry.port);
-        let mut session = match self.sessions.remove(&key) {
-            Some(session) => session,
+        let mut shell = match self.sessions.remove(&key) {
+            Some(shell) => shell,
             None => self.enter(entry, new).await?,
         };
         let restart = if shown(self.visit, entry)["attributes"]["skip_restart"] == true { "no" } else { "yes" };
         let [kind, name, user, restart] =
             [entry.kind, entry.name.as_str(), self.visit.user(), restart].map(Secret::from);
-        let answers = session.run(HAND_ON, &[&kind, &name, &user, new, &restart], &|| ()).await?;
-        self.sessions.insert(key, session);
+        let answers = shell.run(HAND_ON, &[&kind, &name, &user, new, &restart], &|| ()).await?;
+        self.sessions.insert(key, shell);
         let result = answers.iter().find(|(name, _)| name == "result").map_or("", |(_, result)| result.as_str());
         judge(entry, self.visit.user(), result)
     }
 
     /// The target's account acts; where that is what has just changed, with its new password.
-    async fn enter(&self, entry: &Entry, new: &Secret) -> Result<Session, Failure> {
+    async fn enter(&self, entry: &Entry, new: &Secret) -> Result<Shell, Failure> {
         let privileged = self.visit.privileged();
         parent::must_have_a_name(privileged.user)?;
         let password = if self.visit.is_target() { Some(new) } else { privileged.password };
         let who = Who { password, ..privileged };
-        let target = self.visit.call.target;
-        let place = Place { target, host: &entry.host, port: entry.port, tls: entry.port != 5985 };
-        match log_in(&place, &who).await? {
-            Login::In(session) => Ok(*session),
-            Login::Denied => Err(Failure::new(
+        let denied = || {
+            Failure::new(
                 FailureClass::Auth,
-                format!("{} was refused by {} (WinRM does not tell why)", who.user, entry.host),
+                format!("{} was refused by {} ({} does not tell why)", who.user, entry.host, entry.over.shown()),
                 "give the target's account the right to manage that host",
-            )),
+            )
+        };
+        if entry.over == Route::Ssh {
+            return match shell::log_in(self.visit, &who).await? {
+                Login::In(shell) => Ok(*shell),
+                Login::Denied => Err(denied()),
+            };
+        }
+        let own = Place::of(self.visit);
+        let known_as = if entry.host == self.visit.address.host { own.known_as } else { entry.host.as_str() };
+        let place = Place { host: &entry.host, port: entry.port, tls: entry.port != 5985, known_as, ..own };
+        match login::log_in(&place, &who).await? {
+            Login::In(session) => Ok(Shell::WinRm(session)),
+            Login::Denied => Err(denied()),
         }
     }
 }

@@ -145,8 +145,8 @@ pub(super) struct Logon<'a> {
     pub(super) domain: &'a str,
     pub(super) user: &'a str,
     pub(super) password: &'a Secret,
-    /// Hash of the server's certificate, where the messages travel in TLS.
-    pub(super) certificate: Option<&'a [u8]>,
+    /// What ties the login to its connection, where the messages travel in TLS.
+    pub(super) bindings: Option<[u8; 16]>,
 }
 
 impl Logon<'_> {
@@ -191,8 +191,8 @@ impl Logon<'_> {
             put(*kind, value);
         }
         put(FLAG, &2_u32.to_le_bytes());
-        if let Some(hash) = self.certificate {
-            put(BINDINGS, &bindings(hash));
+        if let Some(bindings) = self.bindings {
+            put(BINDINGS, &bindings);
         }
         put(END, &[]);
         out
@@ -216,13 +216,6 @@ impl Logon<'_> {
         out.extend_from_slice(&parts.concat());
         out
     }
-}
-
-/// Channel bindings (RFC 5929, `tls-server-end-point`) as NTLM carries them.
-fn bindings(hash: &[u8]) -> [u8; 16] {
-    let data = [b"tls-server-end-point:", hash].concat();
-    let length = u32::try_from(data.len()).unwrap_or(0).to_le_bytes();
-    Md5::new().chain_update([0; 16]).chain_update(length).chain_update(&data).finalize().into()
 }
 
 /// Now, in units of 100 ns since 1601.

@@ -1,6 +1,6 @@
-//! Accounts of a host itself, by scripts over WinRM: preflight, change and probe.
+//! Accounts of a host itself, by scripts over WinRM or SSH: preflight, change and probe.
 //!
-//! WinRM tells nobody why it refuses a login, so that a refusal there is no answer about a password. The target's account therefore asks
+//! Neither tells anybody why it refuses a login, so that a refusal there is no answer about a password. The target's account therefore asks
 //! the host itself (`LogonUser`), which does tell; an account that acts for itself is believed when it gets in.
 
 use std::collections::BTreeMap;
@@ -11,9 +11,10 @@ use volvelle_domain::connector::{
 };
 use volvelle_domain::{Credential, Secret};
 
+use super::login::{self, Login};
+use super::shell::{Shell, log_in};
 use super::status;
-use super::visit::{Visit, Who};
-use super::winrm::{Login, Place, Session, log_in, password};
+use super::visit::{Route, Visit, Who, password};
 use super::{config, timed_out};
 
 const FACTS: &str = include_str!("scripts/facts.ps1");
@@ -21,13 +22,14 @@ const SET: &str = include_str!("scripts/set.ps1");
 const CHANGE: &str = include_str!("scripts/change.ps1");
 const PROBE: &str = include_str!("scripts/probe.ps1");
 
-async fn must_log_in(visit: &Visit<'_>, who: &Who<'_>) -> Result<Session, Failure> {
-    match log_in(&Place::of(visit), who).await? {
-        Login::In(session) => Ok(*session),
+async fn must_log_in(visit: &Visit<'_>, who: &Who<'_>) -> Result<Shell, Failure> {
+    let way = visit.address.route.shown();
+    match log_in(visit, who).await? {
+        Login::In(shell) => Ok(*shell),
         Login::Denied => Err(Failure::new(
             FailureClass::Auth,
-            format!("{} was refused by the host (WinRM does not tell why)", who.user),
-            "check the password, that the account is not locked, and that it may use WinRM",
+            format!("{} was refused by the host ({way} does not tell why)", who.user),
+            format!("check the password, that the account is not locked, and that it may use {way}"),
         )),
     }
 }
@@ -69,13 +71,31 @@ pub(super) async fn preflight(visit: &Visit<'_>, policy: &PasswordPolicy) -> Res
     }
     let least = answer(&answers, "length").and_then(|length| length.parse::<u16>().ok()).unwrap_or(0);
     let length = policy.length.max(least.min(128));
-    let method = if visit.own() { "winrm-change" } else { "winrm-reset" };
+    let method = match (visit.address.route, visit.own()) {
+        (Route::Ssh, true) => "ssh-change",
+        (Route::Ssh, false) => "ssh-reset",
+        (_, true) => "winrm-change",
+        (_, false) => "winrm-reset",
+    };
     Ok(Preflight {
         memory: BTreeMap::from([("method".to_owned(), method.to_owned())]),
         policy: (length != policy.length).then(|| PasswordPolicy { length, ..policy.clone() }),
         witness_read: false,
-        notes: vec![format!("the password is changed over WinRM ({method}); the outcome is found out by logging in")],
+        notes: vec![format!(
+            "the password is changed over {} ({method}); the outcome is found out by logging in",
+            over(visit)?
+        )],
     })
+}
+
+/// The way, and over WinRM the login that is used on it.
+fn over(visit: &Visit<'_>) -> Result<String, Failure> {
+    let way = visit.address.route.shown();
+    if visit.address.route == Route::Ssh {
+        return Ok(way.to_owned());
+    }
+    let login = login::Way::of(visit.call.target, visit.acting().domain)?;
+    Ok(format!("{way} with {}", login.shown()))
 }
 
 /// Makes `candidate` the password. Everything before the sending of it is `NotReached` or `Rejected`.
@@ -164,14 +184,14 @@ async fn by_login(visit: &Visit<'_>, credentials: &[&Credential]) -> ProbeReport
             Some(_) if failed_logins >= visit.call.login_budget => {
                 why(FailureClass::LoginBudget, "not asked: it could cost one failed login too many")
             }
-            Some(password) => match log_in(&Place::of(visit), &visit.as_account(Some(password))).await {
+            Some(password) => match log_in(visit, &visit.as_account(Some(password))).await {
                 Ok(Login::In(_)) => {
                     opened = Some(password.clone());
                     None
                 }
                 Ok(Login::Denied) => {
                     failed_logins += 1;
-                    why(FailureClass::Auth, "WinRM refuses it and does not tell whether the password is wrong")
+                    why(FailureClass::Auth, "the host refuses it and does not tell whether the password is wrong")
                 }
                 Err(failure) => Some(failure),
             },

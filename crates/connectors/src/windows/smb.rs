@@ -14,7 +14,7 @@ use volvelle_domain::connector::{Failure, FailureClass};
 use zeroize::Zeroizing;
 
 use super::ntlm::{self, Challenge, Logon, Sealing, utf16};
-use crate::ldap::der;
+use crate::kerberos::der;
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// Longest message that is read.
@@ -159,7 +159,7 @@ impl Connection {
         let token = security(&answer).and_then(response_token).ok_or_else(|| strange("no challenge"))?;
         let challenge = Challenge::parse(token)?;
         let computer = challenge.computer();
-        let logon = Logon { domain: domain.unwrap_or(&computer), user, password, certificate: None };
+        let logon = Logon { domain: domain.unwrap_or(&computer), user, password, bindings: None };
         let (third, key) = logon.authenticate(&first, &challenge)?;
         let vouched = Sealing::new(&key).vouch(&mechanisms());
         let (status, answer) = self.setup(&next_token(&third, &vouched)).await?;

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use volvelle_domain::Secret;
 use volvelle_domain::connector::{ActingAs, Call, Failure, TargetParams};
+use volvelle_domain::{Credential, Secret};
 
 use crate::ldap::{config, flag, text};
 
@@ -16,6 +16,20 @@ pub(super) enum Route {
     Ldap,
     /// Scripts over Windows Remote Management.
     WinRm,
+    /// Scripts over OpenSSH for Windows.
+    Ssh,
+}
+
+impl Route {
+    /// What it is called.
+    pub(super) const fn shown(self) -> &'static str {
+        match self {
+            Self::Samr => "SMB",
+            Self::Ldap => "LDAP",
+            Self::WinRm => "WinRM",
+            Self::Ssh => "SSH",
+        }
+    }
 }
 
 /// Where a host is and how it is reached.
@@ -49,6 +63,7 @@ impl Address {
             "" => by_port(given.unwrap_or(super::USUAL_PORT))?,
             "samr" => (Route::Samr, 445),
             "ldap" => (Route::Ldap, 636),
+            "ssh" => (Route::Ssh, 22),
             "winrm" => (Route::WinRm, if uses_tls(target) { 5986 } else { 5985 }),
             other => {
                 return Err(config(format!("transport {other:?} is not one of {}", super::ROUTES), "set transport"));
@@ -62,6 +77,7 @@ fn by_port(port: u16) -> Result<(Route, u16), Failure> {
     match port {
         445 | 139 => Ok((Route::Samr, 445)),
         389 | 636 | 3268 | 3269 => Ok((Route::Ldap, 636)),
+        22 => Ok((Route::Ssh, 22)),
         5985 | 5986 => Ok((Route::WinRm, port)),
         other => Err(config(
             format!("nobody knows what is spoken at port {other}"),
@@ -132,6 +148,11 @@ impl<'a> Visit<'a> {
     }
 }
 
+/// A credential's password, if there is one.
+pub(super) fn password(credential: &Credential) -> Option<&Secret> {
+    credential.field("password").filter(|password| !password.is_empty())
+}
+
 /// `DOMAIN\user`, `user@domain`, or a user beside a domain; a dot stands for the host itself.
 pub(super) fn split<'a>(name: &'a str, domain: &'a str) -> (Option<&'a str>, &'a str) {
     let (domain, user) = match name.split_once('\\') {
@@ -176,6 +197,8 @@ mod tests {
         assert_eq!(of(json(r#"{"hostname": "h", "port": 636}"#)), Ok((Route::Ldap, 636)));
         assert_eq!(of(json(r#"{"hostname": "h", "port": 4450, "transport": "samr"}"#)), Ok((Route::Samr, 4450)));
         assert_eq!(of(json(r#"{"hostname": "h", "transport": "ldap"}"#)), Ok((Route::Ldap, 636)));
+        assert_eq!(of(json(r#"{"hostname": "h", "port": "22"}"#)), Ok((Route::Ssh, 22)));
+        assert_eq!(of(json(r#"{"hostname": "h", "port": 2222, "transport": "ssh"}"#)), Ok((Route::Ssh, 2222)));
         assert!(of(json(r#"{"hostname": "h", "port": "1"}"#)).is_err());
         assert!(of(json(r#"{"hostname": "h", "transport": "telnet"}"#)).is_err());
         assert!(of(json(r#"{"port": "445"}"#)).is_err());

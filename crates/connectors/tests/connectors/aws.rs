@@ -260,6 +260,7 @@ async fn an_external_id_is_made_up_once_and_the_gateway_assumes_the_role_with_it
     let homeless = TargetParams {
         plain: json!({"generate-external-id": true}).as_object().cloned().expect("one"),
         secret: user.case.current.clone(),
+        parent: None,
     };
     assert!(user.connector.check_target(&homeless).is_err(), "an external id is for a role");
 }

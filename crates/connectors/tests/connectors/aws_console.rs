@@ -184,6 +184,7 @@ async fn only_the_targets_key_sets_a_console_password_and_there_is_no_grace() {
     let given = |name: &str| TargetParams {
         plain: json!({"rotated-username": name}).as_object().expect("one").clone(),
         secret: Credential::default().with("rotated-password", "x".into()),
+        parent: None,
     };
     let initial = |name: &str| console.connector.initial_credential("password", &console.case.target, &given(name));
     let made = initial("app").expect("fine");

@@ -201,6 +201,10 @@ impl Subject for Account {
         (self.case.acting == ActingAs::User).then(|| Credential::user_password("app1", "abc".into()))
     }
 
+    fn has_identity(&self) -> bool {
+        false
+    }
+
     async fn failures(&mut self) -> Option<usize> {
         usize::try_from(self.host.failures("app1").expect("counts")).ok()
     }

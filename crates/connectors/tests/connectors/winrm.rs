@@ -11,11 +11,11 @@ use volvelle_testkit::winrm::{Simulated, python};
 use super::conformance::{Subject, passes};
 use super::*;
 
-fn connector() -> Arc<dyn Connector> {
+pub(super) fn connector() -> Arc<dyn Connector> {
     registry().get("windows").expect("is there")
 }
 
-fn case(host: &Simulated, port: &str, admin: &str, acting: ActingAs, user: &str) -> Case {
+pub(super) fn case(host: &Simulated, port: &str, admin: &str, acting: ActingAs, user: &str) -> Case {
     let plain = json!({"hostname": host.address().to_string(), "port": port, "username": admin,
         "certificate": host.authority().expect("reads")});
     Case {
@@ -34,7 +34,7 @@ fn case(host: &Simulated, port: &str, admin: &str, acting: ActingAs, user: &str)
     }
 }
 
-async fn rotate(case: &mut Case) -> (String, Vec<ProbeOutcome>, u32) {
+pub(super) async fn rotate(case: &mut Case) -> (String, Vec<ProbeOutcome>, u32) {
     let (connector, policy) = (connector(), PasswordPolicy::default());
     case.memory = connector.preflight(&case.call(), &policy).await.expect("preflight").memory;
     let candidate = connector.generate(&case.call(), &policy, &Os).expect("generates");
@@ -43,11 +43,12 @@ async fn rotate(case: &mut Case) -> (String, Vec<ProbeOutcome>, u32) {
     (candidate.expose_text("password").expect("has one").to_owned(), report.outcomes, report.failed_logins)
 }
 
-async fn refused(case: &Case) -> Failure {
+pub(super) async fn refused(case: &Case) -> Failure {
     connector().preflight(&case.call(), &PasswordPolicy::default()).await.expect_err("does not work")
 }
 
-const TRIED: [ProbeOutcome; 2] = [ProbeOutcome::Opens(Evidence::Login), ProbeOutcome::Refused(Evidence::Login)];
+pub(super) const TRIED: [ProbeOutcome; 2] =
+    [ProbeOutcome::Opens(Evidence::Login), ProbeOutcome::Refused(Evidence::Login)];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn independent_clients_accept_the_simulator() {
@@ -205,6 +206,18 @@ impl Subject for Account {
 
     fn weak(&self) -> Option<Credential> {
         Some(Credential::user_password("app1", "abc".into()))
+    }
+
+    fn has_identity(&self) -> bool {
+        false
+    }
+
+    async fn save(&mut self) -> bool {
+        true
+    }
+
+    async fn restore(&mut self) {
+        self.host.set("app1", "password", &json!(INITIAL_PASSWORD)).expect("sets");
     }
 
     async fn failures(&mut self) -> Option<usize> {

@@ -1,7 +1,6 @@
-"""A simulator of Windows Remote Management: HTTP and HTTPS, NTLM with sealed messages, the shell's five operations.
+"""A simulator of Windows Remote Management: HTTP and HTTPS, NTLM and Kerberos with sealed messages, the shell's five operations.
 
-NTLM is that of pyspnego, which pypsrp uses against real hosts. PowerShell is NOT run: a script is known by its first line, and what it
-would do to the accounts of a host is done to a table. So the protocol is tested here, and the scripts' text is not.
+The logins are those of pyspnego, which pypsrp uses against real hosts; Kerberos is MIT's library under it, with a key from a real domain.
 usage: server.py ADDRESS DIR, with PASSWORD in the environment; prints `ready`; ends with its standard input.
 """
 import base64
@@ -21,139 +20,17 @@ socket.gethostname = lambda: "WIN1"
 import spnego  # noqa: E402
 from spnego.channel_bindings import GssChannelBindings  # noqa: E402
 
-ADDRESS, DIR = sys.argv[1], sys.argv[2]
-INITIAL = os.environ.pop("PASSWORD")
-USERS = os.path.join(DIR, "users")
+from host import ACCOUNTS, ADDRESS, DIR, GUESTS, LOCK, LOGINS, USERS, command, failed, known, powershell, save  # noqa: E402
+import openssh  # noqa: E402
+
 os.environ["NTLM_USER_FILE"] = USERS
-LOCK = threading.RLock()
-ACCOUNTS = {
-    name: {"password": INITIAL, "admin": name == "Administrator", "remote": name != "app3", "disabled": False, "locked": False, "failures": 0}
-    for name in ["Administrator", "app1", "app2", "app3", "weak"]
-}
-DEPENDENTS = {
-    f"{kind}:{name}": {"account": "app1", "password": INITIAL, "starts": 1}
-    for kind, name in [("service", "spool"), ("service", "My Service"), ("pool", "site"), ("task", "\\Nightly\\backup")]
-} | {"service:foreign": {"account": "weak", "password": INITIAL, "starts": 1}}
-SEEN = []  # every command line that a client sent
-LOCK_AFTER = 4
+CHANNEL_BOUND = 2048
 SHELL = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell"
 HEAD = (
     '<s:Envelope xmlns:s="http://www.w3.org/2003/05/soap-envelope" xmlns:a="http://schemas.xmlsoap.org/ws/2004/08/addressing" '
     'xmlns:w="http://schemas.dmtf.org/wbem/wsman/1/wsman.xsd" xmlns:x="http://schemas.xmlsoap.org/ws/2004/09/transfer" '
     f'xmlns:rsp="{SHELL}" xmlns:p="http://schemas.microsoft.com/wbem/wsman/1/wsman.xsd">'
 )
-
-
-def save():
-    lines = [f"{domain}:{name}:{account['password']}\n" for name, account in ACCOUNTS.items() for domain in ("WIN1", "")]
-    for path, text in ((USERS, "".join(lines)), (os.path.join(DIR, "state.json"), json.dumps({"accounts": ACCOUNTS, "dependents": DEPENDENTS, "seen": SEEN}))):
-        with open(path + ".new", "w") as file:
-            file.write(text)
-        os.replace(path + ".new", path)
-
-
-def failed(name):
-    account = ACCOUNTS.get(name)
-    if account:
-        account["failures"] += 1
-        account["locked"] = account["locked"] or (account["failures"] >= LOCK_AFTER and not account.get("exempt"))
-        save()
-
-
-def weak(password):
-    kinds = sum(any(test(c) for c in password) for test in (str.islower, str.isupper, str.isdigit, lambda c: not c.isalnum()))
-    return len(password) < 8 or kinds < 3
-
-
-def logon(name, password):
-    """What LogonUser answers."""
-    account = ACCOUNTS.get(name)
-    if account is None:
-        return 1326
-    if account["locked"]:
-        return 1909
-    if account["password"] != password:
-        failed(name)
-        return 1326
-    if account["disabled"]:
-        return 1331
-    account["failures"] = 0
-    return 0
-
-
-def script(caller, text, args):
-    """What a known script would print."""
-    kind = re.match(r"# volvelle: ([\w-]+)", text)
-    kind = kind.group(1) if kind else "unknown"
-    admin = ACCOUNTS[caller]["admin"]
-    account = ACCOUNTS.get(args[0])
-    if kind == "facts":
-        out = [f"admin={admin}"]
-        if account is None:
-            return out + ["account=False"]
-        return out + ["account=True", f"disabled={account['disabled']}", f"locked={account['locked']}", "length=8"]
-    if kind == "set":
-        if not admin:
-            return ["result=80070005"]
-        if account is None:
-            return ["result=800708ad"]
-        if weak(args[1]):
-            return ["result=800708c5"]
-        account["password"] = args[1]
-        save()
-        return ["result=0"]
-    if kind == "change":
-        if account is None or account["password"] != args[1]:
-            failed(args[0])
-            return ["result=80070056"]
-        if weak(args[2]):
-            return ["result=800708c5"]
-        account["password"] = args[2]
-        save()
-        return ["result=0"]
-    if kind == "probe":
-        out, spent = [], 0
-        for number, password in enumerate(args[2:]):
-            if spent >= int(args[1]):
-                break
-            code = logon(args[0], password)
-            out.append(f"code{number}={code}")
-            if code == 0:
-                break
-            spent += 1
-        save()
-        return out
-    if kind == "hand-on":
-        if not admin:
-            return ["result=80070005"]
-        dependent = DEPENDENTS.get(f"{args[0]}:{args[1]}")
-        if dependent is None:
-            return ["result=missing"]
-        if dependent["account"] != args[2]:
-            return ["result=other"]
-        dependent["password"] = args[3]
-        dependent["starts"] += args[4] == "yes" and args[0] != "task"
-        save()
-        return ["result=0"]
-    return ["unknown script"]
-
-
-class Command:
-    def __init__(self, caller, line):
-        self.caller, self.line, self.done, self.output, self.asked = caller, line, True, b"", 0
-        SEEN.append(line)
-        encoded = re.search(r"-encodedcommand\s+(\S+)", line, re.I)
-        if encoded and "ReadLine" in base64.b64decode(encoded.group(1)).decode("utf-16-le"):
-            self.done = False
-        elif "whoami" in line:
-            self.output = f"win1\\{caller.lower()}\r\n".encode()
-
-    def feed(self, data):
-        lines = data.decode().splitlines()
-        decoded = [base64.b64decode(text).decode() for text in lines[1 : int(lines[0]) + 1]]
-        with LOCK:
-            answer = script(self.caller, decoded[0], decoded[1:])
-        self.output, self.done = "".join(line + "\r\n" for line in answer).encode(), True
 
 
 class Fault(Exception):
@@ -172,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status, body=b"", kind="application/soap+xml;charset=UTF-8", token=None):
         self.send_response(status)
-        if status == 401:
+        if status == 401 or token:
             self.send_header("WWW-Authenticate", "Negotiate" + (f" {base64.b64encode(token).decode()}" if token else ""))
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -182,14 +59,18 @@ class Handler(BaseHTTPRequestHandler):
     def authenticate(self, header):
         token = base64.b64decode(header.split(" ", 1)[1])
         at = token.find(b"NTLMSSP\0")
-        third = at >= 0 and token[at + 8] == 3
+        if at < 0:
+            return self.kerberos(token)
+        third = token[at + 8] == 3
         if self.context is None or not third:
             self.context, self.user = spnego.server(protocol="negotiate"), None
         name = None
+        LOGINS.append("ntlm")
+        save()
         if third:
             length, _, start = struct.unpack("<HHI", token[at + 36 : at + 44])
             name = token[at + start : at + start + length].decode("utf-16-le")
-            name = next((known for known in ACCOUNTS if known.lower() == name.lower()), name)
+            name = known(name)
             account = ACCOUNTS.get(name)
             if account is None or account["locked"] or account["disabled"]:
                 return None
@@ -206,9 +87,27 @@ class Handler(BaseHTTPRequestHandler):
             self.user = name
         return answer or b""
 
+    def kerberos(self, token):
+        """Accepts a ticket for this host. Over HTTPS one that is bound to another certificate is refused; one that is bound to none is not,
+        as Windows has it if nobody hardens it."""
+        self.context, self.user = spnego.server(hostname="win1.corp.test", service="HTTP", protocol="negotiate"), None
+        try:
+            answer = self.context.step(token, channel_bindings=self.server.bindings)
+        except (spnego.exceptions.SpnegoError, AttributeError):
+            # The latter is how pyspnego shows an error for which GSS-API has a token.
+            LOGINS.append("kerberos-refused")
+            save()
+            return None
+        bound = int(self.context._context._context.actual_flags) & CHANNEL_BOUND
+        LOGINS.append("kerberos-bound" if bound else "kerberos")
+        save()
+        if self.context.complete and self.context.client_principal in GUESTS:
+            self.user = self.context.client_principal
+        return answer or b""
+
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        header = self.headers.get("Authorization")
+        header, token = self.headers.get("Authorization"), None
         if header:
             token = self.authenticate(header)
             if self.user is None:
@@ -216,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.user is None:
             return self.answer(401)
         if not body:
-            return self.answer(200)
+            return self.answer(200, token=token)
         sealed = self.headers.get("Content-Type", "").startswith("multipart/encrypted")
         if not sealed and not self.server.secure:
             return self.answer(500)
@@ -236,21 +135,22 @@ class Handler(BaseHTTPRequestHandler):
         related = re.search(r"MessageID[^>]*>([^<]+)<", body.decode())
         plain = f"{HEAD}<s:Header><a:RelatesTo>{related.group(1) if related else ''}</a:RelatesTo></s:Header><s:Body>{text}</s:Body></s:Envelope>".encode()
         if not sealed:
-            return self.answer(status, plain)
+            return self.answer(status, plain, token=token)
         wrapped = self.context.wrap_winrm(plain)
         mark = b"--Encrypted Boundary"
-        kind = b"application/HTTP-SPNEGO-session-encrypted"
+        # As the client called it: both names are in use for Kerberos.
+        kind = re.search(r'protocol="([^"]+)"', self.headers["Content-Type"]).group(1).encode()
         out = (
             mark + b"\r\n\tContent-Type: " + kind + b"\r\n\tOriginalContent: type=application/soap+xml;charset=UTF-8;Length="
             + str(len(plain)).encode() + b"\r\n" + mark + b"\r\n\tContent-Type: application/octet-stream\r\n"
             + struct.pack("<I", len(wrapped.header)) + wrapped.header + wrapped.data + mark + b"--\r\n"
         )
-        return self.answer(status, out, f'multipart/encrypted;protocol="{kind.decode()}";boundary="Encrypted Boundary"')
+        return self.answer(status, out, f'multipart/encrypted;protocol="{kind.decode()}";boundary="Encrypted Boundary"', token)
 
     def operation(self, body):
         action = re.search(r"Action[^>]*>\s*([^<\s]+)\s*<", body).group(1)
         if action.endswith("transfer/Create"):
-            if not ACCOUNTS[self.user]["remote"]:
+            if self.user in ACCOUNTS and not ACCOUNTS[self.user]["remote"]:
                 raise Fault(5)
             given = re.search(r'ShellId="([^"]+)"', body)
             shell = given.group(1) if given else str(uuid.uuid4()).upper()
@@ -264,19 +164,19 @@ class Handler(BaseHTTPRequestHandler):
             line = " ".join(re.findall(r"<rsp:(?:Command|Arguments)(?:\s[^>]*)?>([^<]*)", body))
             number = re.search(r'CommandId="([^"]+)"', body)
             number = number.group(1) if number else str(uuid.uuid4()).upper()
-            self.commands[number] = Command(self.user, line)
-            save()
+            self.commands[number] = {"output": command(self.user, line), "asked": 0}
             return f"<rsp:CommandResponse><rsp:CommandId>{number}</rsp:CommandId></rsp:CommandResponse>"
         number = re.search(r'CommandId="([^"]+)"', body)
-        command = self.commands.get(number.group(1)) if number else None
+        running = self.commands.get(number.group(1)) if number else None
         if action.endswith("shell/Send"):
-            command.feed(base64.b64decode(re.search(r"<rsp:Stream[^>]*>([^<]*)<", body).group(1)))
+            data = base64.b64decode(re.search(r"<rsp:Stream[^>]*>([^<]*)<", body).group(1))
+            running["output"] = powershell(data.decode().splitlines(), self.user)
             return "<rsp:SendResponse/>"
         if action.endswith("shell/Receive"):
-            command.asked += 1
-            if command.asked == 1 or not command.done:
+            running["asked"] += 1
+            if running["asked"] == 1 or running["output"] is None:
                 raise Fault(2150858793)
-            output, command.output = base64.b64encode(command.output).decode(), b""
+            output, running["output"] = base64.b64encode(running["output"].encode()).decode(), ""
             key = number.group(1)
             return (
                 f'<rsp:ReceiveResponse><rsp:Stream Name="stdout" CommandId="{key}">{output}</rsp:Stream>'
@@ -305,11 +205,15 @@ def serve(port, secure):
 save()
 serve(5985, False)
 serve(5986, True)
+openssh.serve(22)
 print("ready", flush=True)
 for line in sys.stdin:
-    # `set NAME FIELD JSON` changes an account.
-    _, name, field, value = line.split(" ", 3)
-    with LOCK:
-        ACCOUNTS[name][field] = json.loads(value)
-        save()
+    # `set NAME FIELD JSON` changes an account, `swap` the host key.
+    if line.strip() == "swap":
+        openssh.swap()
+    else:
+        _, name, field, value = line.split(" ", 3)
+        with LOCK:
+            ACCOUNTS[name][field] = json.loads(value)
+    save()
     print("done", flush=True)
