@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
-use volvelle_domain::connector::{Call, Dependent, Failure, FailureClass, TargetParams};
+use volvelle_domain::connector::{ActingAs, Call, Dependent, Failure, FailureClass, TargetParams};
 use volvelle_domain::{Credential, Secret};
 
 use super::http::Place;
@@ -79,17 +79,28 @@ fn entry(part: &str, kind: &'static str, target: &TargetParams, address: &Addres
     Some(Entry { kind, name: name.to_owned(), host: host.to_owned(), port, over })
 }
 
-/// Whether the lists can be read.
+/// Whether the lists can be read, and the target's account may act: it is what logs in where the dependents are, so that whoever may not
+/// let it act must not send it there.
 pub(super) fn check(call: &Call<'_>) -> Result<(), Failure> {
-    match entries(call)?.is_empty() {
-        true => Ok(()),
-        false => parent::must_have_a_name(split(text(call.target, "username"), "").1),
+    if entries(call)?.is_empty() {
+        return Ok(());
     }
+    if call.acting == ActingAs::User && call.rotator_type != "target" {
+        return Err(config(
+            "services, iis-app-pools and scheduled-tasks get the password from the target's account, and this secret does not use it",
+            "set authentication-credentials to use-target-creds, or leave them out",
+        ));
+    }
+    parent::must_have_a_name(split(text(call.target, "username"), "").1)
 }
 
 /// Gives every dependent the new password.
 pub(super) async fn hand_on(visit: &Visit<'_>, credential: &Credential) -> Vec<Dependent> {
     let Ok(entries) = entries(visit.call) else { return Vec::new() };
+    if let Err(failure) = check(visit.call) {
+        let told = |entry| Dependent { shown: shown(visit, &entry), failure: Some(failure.clone()) };
+        return entries.into_iter().map(told).collect();
+    }
     let deadline = Instant::now() + visit.call.timeout;
     let mut work = Work { visit, credential, sessions: BTreeMap::new() };
     let mut out = Vec::with_capacity(entries.len());

@@ -310,7 +310,8 @@ async fn silent(subject: &mut dyn Subject) -> bool {
     let (connector, began) = (subject.connector(), Instant::now());
     subject.case_mut().timeout = Duration::from_secs(4);
     let outcome = apply(subject, &mut candidate).await;
-    assert!(began.elapsed() < Duration::from_secs(10), "the time allowed is kept");
+    // Four seconds, several times over for a machine that is busy.
+    assert!(began.elapsed() < Duration::from_secs(30), "the time allowed is kept");
     assert!(!matches!(outcome, ApplyOutcome::Applied | ApplyOutcome::Rejected(_)), "{outcome:?}");
     let failure = connector.preflight(&subject.case().call(), &PasswordPolicy::default()).await.expect_err("silence");
     assert_eq!(failure.class, FailureClass::Timeout, "{failure:?}");

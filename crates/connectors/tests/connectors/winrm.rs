@@ -158,6 +158,15 @@ async fn what_logs_on_with_the_account_gets_the_new_password_and_each_failure_is
     case.params.insert("services".into(), "spool@host:port".into());
     let initial = case.current.clone();
     assert!(connector().check_secret(&case.call(), &initial).is_err());
+    // An account that changes itself has no claim on the target's account.
+    case.params.insert("services".into(), format!("spool@{address}:5985").into());
+    case.acting = ActingAs::User;
+    let refused = connector().check_secret(&case.call(), &initial).expect_err("the target's account does not act");
+    assert!(refused.hint.contains("use-target-creds"), "{refused:?}");
+    let logins = host.logins().expect("reads").len();
+    let told = connector().hand_on(&case.call(), &initial).await;
+    assert!(told.iter().all(|dependent| dependent.failure.is_some()) && told.len() == 3, "{told:?}");
+    assert_eq!(host.logins().expect("reads").len(), logins, "nobody logged in anywhere");
 }
 
 struct Account {

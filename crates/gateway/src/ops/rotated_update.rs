@@ -45,8 +45,11 @@ pub async fn update(ctx: &Ctx<'_>, kind: Option<&str>, params: &Params) -> Answe
         item.name = to;
     }
     let told = told(ctx, &before, params).await?;
-    if asks_for_test(&rotator, &wanted) && !params.is("skip-dry-run") {
-        test(ctx, &before, &wanted).await?;
+    if asks_for_test(&rotator, &wanted) {
+        let seat = checked(ctx, &before, &wanted).await?;
+        if !params.is("skip-dry-run") {
+            ctx.app.engine.dry_run(&seat).await?;
+        }
     }
     item.rotator = Some(wanted);
     item.modified_at = ctx.now;
@@ -97,7 +100,8 @@ fn asks_for_test(before: &Rotator, after: &Rotator) -> bool {
     before.acting != after.acting || before.params != after.params
 }
 
-async fn test(ctx: &Ctx<'_>, item: &Item, wanted: &Rotator) -> Result<(), ApiError> {
+/// The account as it would be rotated from now on, if its kind accepts that.
+async fn checked(ctx: &Ctx<'_>, item: &Item, wanted: &Rotator) -> Result<Seat, ApiError> {
     let mut item = item.clone();
     item.rotator = Some(wanted.clone());
     let (parts, account) = (ctx.app.engine.parts(), ctx.account());
@@ -113,8 +117,7 @@ async fn test(ctx: &Ctx<'_>, item: &Item, wanted: &Rotator) -> Result<(), ApiErr
     };
     let seat = seat.with_current(credential);
     seat.connector.check_secret(&seat.call(0, std::time::Duration::from_secs(30)), &seat.current)?;
-    ctx.app.engine.dry_run(&seat).await?;
-    Ok(())
+    Ok(seat)
 }
 
 /// The values that were told and that no stored version has, by host; `None` if there is none.

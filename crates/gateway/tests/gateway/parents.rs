@@ -68,6 +68,24 @@ async fn a_host_with_a_parent_has_no_credential_of_its_own_and_follows_it_under_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_acts_as_itself_sends_the_targets_account_nowhere() {
+    let world = World::start().await;
+    let admin = world.admin.token.clone();
+    let target = json!({"name": "/win/h1", "hostname": "host1.corp.test", "username": "Administrator", "password": "Own-Passw0rd-1"});
+    world.done("target-create-windows", target).await;
+    let mut secret = json!({"name": "/win/app1", "target-name": "/win/h1", "rotator-type": "password", "rotated-username": "app1",
+        "rotated-password": "Init-Passw0rd!1", "authentication-credentials": "use-user-creds", "services": "x@elsewhere:5985",
+        "skip-dry-run": true});
+    let (status, said) = refusal(&world, &admin, "rotated-secret-create-windows", secret.clone()).await;
+    assert!((400..500).contains(&status) && said.contains("use-target-creds"), "{status} {said}");
+    secret["services"] = json!("");
+    world.done("rotated-secret-create-windows", secret).await;
+    let later = json!({"name": "/win/app1", "services": "x@elsewhere:5985", "skip-dry-run": true});
+    let (status, said) = refusal(&world, &admin, "rotated-secret-update-windows", later).await;
+    assert!((400..500).contains(&status) && said.contains("use-target-creds"), "{status} {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_a_parent_is_refused_in_a_sentence() {
     let world = World::start().await;
     let admin = world.admin.token.clone();
