@@ -290,7 +290,12 @@ impl<'a> Serving<'a> {
 
 impl Drop for Serving<'_> {
     fn drop(&mut self) {
-        *lock(&self.target.live) = None;
+        let mut live = lock(&self.target.live);
+        // Another task may have begun where the runtime of this one ended.
+        if live.as_ref().is_some_and(|live| Arc::ptr_eq(live, &self.live)) {
+            *live = None;
+        }
+        drop(live);
         let mut traffic = self.traffic();
         traffic.over = true;
         traffic.under_way.waiting.clear();

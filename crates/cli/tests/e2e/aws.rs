@@ -128,14 +128,8 @@ async fn in_its_grace_the_former_key_lives_on_and_then_goes() -> Result<()> {
     succeed(&mut gateway, "gateway-rotate-secret", json!({"name": NAME})).await?;
     let second = read(&mut gateway, NAME).await?;
     assert_eq!(aws.keys("app").await?, [first.clone(), second.clone()], "both live");
-    four_days_pass(&mut gateway).await?;
-    for _ in 0..300 {
-        if aws.keys("app").await?.len() == 1 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    assert_eq!(aws.keys("app").await?, std::slice::from_ref(&second));
+    days_pass(&mut gateway, 4).await?;
+    assert_eq!(once_there_are(&aws, 1).await?, std::slice::from_ref(&second));
     assert_eq!(read(&mut gateway, NAME).await?, second, "the end of a grace is no rotation");
     // On demand, within the grace: there is room for two, so the grace ends.
     succeed(&mut gateway, "gateway-rotate-secret", json!({"name": NAME})).await?;
@@ -145,11 +139,54 @@ async fn in_its_grace_the_former_key_lives_on_and_then_goes() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn with_timing_before_the_next_key_is_made_ahead_of_the_date_on_which_the_former_one_goes() -> Result<()> {
+    let aws = Aws::start()?;
+    let grace = json!({"grace-rotation": "true", "grace-rotation-interval": "4", "grace-rotation-timing": "before",
+        "auto-rotate": "true", "rotation-interval": "30"});
+    let mut gateway = start(&aws, grace).await?;
+    let first = read(&mut gateway, NAME).await?;
+    succeed(&mut gateway, "gateway-rotate-secret", json!({"name": NAME})).await?;
+    let second = read(&mut gateway, NAME).await?;
+    assert_eq!(aws.keys("app").await?, [first, second.clone()], "both live");
+    days_pass(&mut gateway, 5).await?;
+    assert_eq!(once_there_are(&aws, 1).await?, std::slice::from_ref(&second));
+    // The date is 34 days after the first key was made, so that the next one is made on the thirtieth.
+    days_pass(&mut gateway, 23).await?;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(aws.keys("app").await?, std::slice::from_ref(&second), "not yet");
+    days_pass(&mut gateway, 3).await?;
+    let both = once_there_are(&aws, 2).await?;
+    assert_eq!(both[0], second, "it lives until the date");
+    for _ in 0..300 {
+        if read(&mut gateway, NAME).await? == both[1] {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(read(&mut gateway, NAME).await?, both[1]);
+    days_pass(&mut gateway, 5).await?;
+    assert_eq!(once_there_are(&aws, 1).await?, &both[1..]);
+    Ok(())
+}
+
+/// The user's keys, as soon as they are so many.
+async fn once_there_are(aws: &Aws, count: usize) -> Result<Vec<Key>> {
+    for _ in 0..600 {
+        let keys = aws.keys("app").await?;
+        if keys.len() == count {
+            return Ok(keys);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    bail!("there never were {count} keys")
+}
+
 /// Puts the dates of all secrets back, as if the gateway had slept.
-async fn four_days_pass(gateway: &mut DevGateway) -> Result<()> {
+async fn days_pass(gateway: &mut DevGateway, days: u32) -> Result<()> {
     const SCRIPT: &str = r#"
 import json, sqlite3, sys
-db, span = sqlite3.connect(sys.argv[1]), 4 * 86400 * 1000000
+db, span = sqlite3.connect(sys.argv[1]), int(sys.argv[2]) * 86400 * 1000000
 for row, rotator, due in db.execute("SELECT rowid, rotator, next_rotation_at FROM items WHERE rotator IS NOT NULL").fetchall():
     rotator = json.loads(rotator)
     for name in ("next_rotation_at", "last_rotation_at"):
@@ -162,6 +199,7 @@ db.commit()
     let done = std::process::Command::new("python3")
         .args(["-c", SCRIPT])
         .arg(gateway.data_dir().join("volvelle.db"))
+        .arg(days.to_string())
         .output()?;
     ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     gateway.restart().await
