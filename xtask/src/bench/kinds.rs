@@ -130,13 +130,30 @@ async fn windows(report: &mut Report) -> Result<()> {
     let mut winrm = target(host.address().to_string());
     winrm["certificate"] = json!(host.authority()?);
     let name = "windows: WinRM, simulator";
-    measure(report, &[], &Subject { name, kinds: ("windows", "windows"), target: winrm, secret }).await
+    measure(report, &[], &Subject { name, kinds: ("windows", "windows"), target: winrm, secret: secret.clone() })
+        .await?;
+    let host = block_in_place(Simulated::start)?;
+    let mut ssh = target(host.address().to_string());
+    ssh["port"] = json!("22");
+    let name = "windows: OpenSSH, simulator";
+    measure(report, &[], &Subject { name, kinds: ("windows", "windows"), target: ssh, secret: secret.clone() }).await?;
+    let (domain, member) = block_in_place(|| {
+        let domain = Domain::start()?;
+        let member = Simulated::joined(&domain)?;
+        anyhow::Ok((domain, member))
+    })?;
+    let kerberos = json!({"hostname": member.address().to_string(), "port": "5985", "use-tls": "false", "username": "rot",
+        "domain": "corp.test", "password": INITIAL_PASSWORD, "winrm-auth": "kerberos",
+        "kdc-host": domain.address().to_string(), "kerberos-hostname": "win1.corp.test"});
+    let name = "windows: WinRM with Kerberos, simulator with Samba's tickets";
+    measure(report, &[], &Subject { name, kinds: ("windows", "windows"), target: kerberos, secret }).await
 }
 
 async fn cloud_and_hooks(report: &mut Report) -> Result<()> {
     let aws = block_in_place(Aws::start)?;
     let policy = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Resource": "*", "Action": ["iam:ListAccessKeys",
-        "iam:CreateAccessKey", "iam:UpdateAccessKey", "iam:DeleteAccessKey", "iam:GetAccessKeyLastUsed"]}]});
+        "iam:CreateAccessKey", "iam:UpdateAccessKey", "iam:DeleteAccessKey", "iam:GetAccessKeyLastUsed",
+        "iam:GetLoginProfile", "iam:UpdateLoginProfile", "iam:GetAccountPasswordPolicy"]}]});
     let admin = aws.user("admin", Some(policy), 1).await?.remove(0);
     let key = aws.user("app", None, 1).await?.remove(0);
     let subject = Subject {
@@ -145,6 +162,15 @@ async fn cloud_and_hooks(report: &mut Report) -> Result<()> {
         target: json!({"access-key-id": admin.id, "access-key": admin.secret, "region": "eu-central-1"}),
         secret: json!({"rotator-type": "api-key", "api-id": key.id, "api-key": key.secret,
             "authentication-credentials": "use-target-creds"}),
+    };
+    measure(report, &[("AWS_ENDPOINT_URL", aws.url().as_str())], &subject).await?;
+    aws.user("ann", None, 0).await?;
+    aws.log_in("ann", Some(INITIAL_PASSWORD)).await?;
+    let subject = Subject {
+        name: "aws: a console password (IAM's answer), moto",
+        secret: json!({"rotator-type": "password", "rotated-username": "ann",
+            "authentication-credentials": "use-target-creds"}),
+        ..subject
     };
     measure(report, &[("AWS_ENDPOINT_URL", aws.url().as_str())], &subject).await?;
     let hook = Hook::start("first").await?;
