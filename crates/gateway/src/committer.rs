@@ -1,19 +1,13 @@
 //! Group commit: many callers' entries in one write. A caller hears back only when its entry is durable;
-//! when nothing is being written, its write begins at once. Only behind a crowd it waits a moment, so that the crowd that comes
-//! back shares one write again.
+//! when nothing is being written, its write begins at once.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
 const QUEUE: usize = 4096;
 const LARGEST_BATCH: usize = 512;
-/// So many entries in one write are a crowd.
-const CROWD: usize = 48;
-/// How long the write behind a crowd waits for more: less than the write itself takes on a usual disk.
-const GATHERING: Duration = Duration::from_millis(1);
 
 /// Where entries become durable, all of a batch or none.
 #[async_trait]
@@ -78,15 +72,11 @@ async fn write_all<T, A, E>(
 {
     let mut received = Vec::with_capacity(LARGEST_BATCH);
     while entries.recv_many(&mut received, LARGEST_BATCH).await > 0 {
-        let crowd = received.len() >= CROWD;
         let (batch, waiters): (Vec<T>, Vec<Waiter<A, E>>) = received.drain(..).unzip();
         // A caller that has gone does not need the answer; one without an answer hears that nobody knows.
         match sink.write(batch).await {
             Ok(answers) => waiters.into_iter().zip(answers).for_each(|(waiter, answer)| drop(waiter.send(Ok(answer)))),
             Err(error) => waiters.into_iter().for_each(|waiter| drop(waiter.send(Err(error.clone())))),
-        }
-        if crowd {
-            tokio::time::sleep(GATHERING).await;
         }
     }
 }
