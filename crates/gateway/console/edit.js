@@ -14,7 +14,8 @@ function choose(name, choices, chosen, change) {
   return h("fieldset", { class: "segments" }, h("legend", { class: "hidden" }, name), choices.map(([value, word]) => h("label", {}, h("input", { type: "radio", name, value, checked: value === chosen, onchange: () => change(value) }), h("span", {}, word))));
 }
 
-const kindWord = (kind) => ({ ssh: "SSH host", linked: "Linked hosts" }[kind] || kind.replaceAll("-", " "));
+const KINDS = { ssh: "SSH host", aws: "AWS", bmc: "BMC", ldap: "Directory", web: "Web hook", windows: "Windows", linked: "Linked hosts" };
+const kindWord = (kind) => KINDS[kind] || (kind[0].toUpperCase() + kind.slice(1)).replaceAll("-", " ");
 
 /** A new target, with its host key compared before anything is stored. */
 export function newTarget(ctx) {
