@@ -288,20 +288,6 @@ impl<'a> Serving<'a> {
     }
 }
 
-impl Drop for Serving<'_> {
-    fn drop(&mut self) {
-        let mut live = lock(&self.target.live);
-        // Another task may have begun where the runtime of this one ended.
-        if live.as_ref().is_some_and(|live| Arc::ptr_eq(live, &self.live)) {
-            *live = None;
-        }
-        drop(live);
-        let mut traffic = self.traffic();
-        traffic.over = true;
-        traffic.under_way.waiting.clear();
-    }
-}
-
 /// Until the connection ends.
 async fn serve(target: &Target, stream: TlsStream<TcpStream>, first: Call, calls: &mut mpsc::Receiver<Call>) {
     let serving = Serving::new(target, stream);
@@ -335,5 +321,19 @@ async fn serve(target: &Target, stream: TlsStream<TcpStream>, first: Call, calls
                 }
             }
         }
+    }
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        let mut live = lock(&self.target.live);
+        // Another task may have begun where the runtime of this one ended.
+        if live.as_ref().is_some_and(|live| Arc::ptr_eq(live, &self.live)) {
+            *live = None;
+        }
+        drop(live);
+        let mut traffic = self.traffic();
+        traffic.over = true;
+        traffic.under_way.waiting.clear();
     }
 }
