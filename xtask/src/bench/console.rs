@@ -9,6 +9,7 @@ use volvelle_testkit::gateway::DevGateway;
 use volvelle_testkit::python;
 
 use super::figure::Report;
+use crate::host;
 
 const ROUNDS: usize = 15;
 
@@ -21,7 +22,7 @@ struct Seen {
 /// Opens it several times in a new gateway.
 pub async fn run(report: &mut Report) -> Result<()> {
     let python = python::playwright()?;
-    let gateway = DevGateway::start().await?;
+    let gateway = DevGateway::start_program(host::built("volvelle")?, &[]).await?;
     let mut browser = Command::new(python)
         .args(["-c", include_str!("paint.py"), &gateway.admin.url, &gateway.admin.access_id, &ROUNDS.to_string()])
         .stdin(Stdio::piped())
