@@ -154,6 +154,9 @@ pub fn help_in(operation: &str, name: &str) -> Option<&'static str> {
         "rate" if operation == "fragments-rekey" => {
             "records wrapped anew in a second by each gateway, at most; 200 when left out; may be changed at any time"
         }
+        "suite" if operation == "fragments-rekey" => {
+            "cryptographic suite of the new keys: ristretto255 or p256; when left out, each account keeps its own"
+        }
         "status" if operation == "fragments-rekey" => "only show how far it is; begin nothing",
         "retire" if operation == "fragments-rekey" => {
             "have the holders destroy the old keys; refused while any record is under one"

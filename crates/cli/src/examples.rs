@@ -27,6 +27,7 @@ pub fn lines(operation: &str) -> &'static [&'static str] {
     match operation {
         "fragments-rekey" => &[
             "volvelle fragments rekey --rate 500    # another key for every account",
+            "volvelle fragments rekey --suite p256  # the same, to keys on NIST's curve",
             "volvelle fragments rekey --status      # how far it is",
             "volvelle fragments rekey --retire      # when nothing is left, and after a backup",
         ],

@@ -1,6 +1,8 @@
 //! The sentence an operation is answered with, in the vendor's words where they are known, and what an answer means for the
 //! exit code.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -140,7 +142,7 @@ fn access(operation: &str, name: &str, params: &Map<String, Value>, answer: &Val
             "The fragments of {} keys were refreshed; what holder {} kept is worth nothing",
             answer["keys"], answer["holder"]
         ),
-        "fragments-status" => return changing(answer),
+        "fragments-status" => return keys_and_changes(answer),
         "fragments-rekey" if params.contains_key("status") || table::failures(&answer["failed"]).is_some() => {
             return None;
         }
@@ -183,6 +185,23 @@ fn access(operation: &str, name: &str, params: &Map<String, Value>, answer: &Val
         "audit-verify" => "The audit trail was tampered with".to_owned(),
         _ => return None,
     })
+}
+
+/// Which keys accounts have, and how far changes of them are, if there are any.
+fn keys_and_changes(answer: &Value) -> Option<String> {
+    let mut counts: BTreeMap<(&str, u64), usize> = BTreeMap::new();
+    for key in answer["keys"].as_array().into_iter().flatten() {
+        if let (Some(suite), Some(threshold)) = (key["suite"].as_str(), key["threshold"].as_u64()) {
+            *counts.entry((suite, threshold)).or_default() += 1;
+        }
+    }
+    let keys = counts.iter().map(|((suite, threshold), count)| {
+        let accounts =
+            if *count == 1 { "1 account has a key".to_owned() } else { format!("{count} accounts have keys") };
+        format!("{accounts} of suite {suite} of which {threshold} holders are needed")
+    });
+    let lines: Vec<String> = keys.chain(changing(answer)).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 /// How far changes of keys are, if there are any.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use volvelle_gateway::dev;
+use volvelle_gateway::dev::{self, Suite};
 use volvelle_gateway::run::{self, Settings};
 
 use crate::failure::Failed;
@@ -38,6 +38,16 @@ pub fn commands() -> [Command; 2] {
                     .default_value("2")
                     .value_parser(value_parser!(u32).range(1..=1000))
                     .help("failed logins that may be caused on one account within half an hour; raise it only where nothing locks accounts"),
+            )
+            .arg(
+                Arg::new("suite")
+                    .long("suite")
+                    .value_name("SUITE")
+                    .env("VOLVELLE_SUITE")
+                    .hide_env_values(true)
+                    .default_value("ristretto255")
+                    .value_parser(value_parser!(Suite))
+                    .help("cryptographic suite of the keys of new accounts: ristretto255, or p256 where NIST's curves are required"),
             )
             .arg(
                 Arg::new("customer-fragments")
@@ -81,6 +91,7 @@ pub fn dev(leaf: &ArgMatches) -> Result<(), Failed> {
     let settings = Settings { login_tries, ..Settings::default() };
     let Some(listen) = listen else { return Err(Failed::new("--listen is no address", "")) };
     let customer_fragments = leaf.get_one::<PathBuf>("customer-fragments").cloned();
+    let suite = leaf.get_one::<Suite>("suite").copied().unwrap_or_default();
     serve(|shutdown| async move {
         let shown = dir.display().to_string();
         let ready = move |url: &str| {
@@ -89,7 +100,7 @@ pub fn dev(leaf: &ArgMatches) -> Result<(), Failed> {
             print::note(&format!("the administrator's key is in {shown}/admin.json; in another terminal:"));
             print::note(&format!("  volvelle --data-dir {shown} target list"));
         };
-        Box::pin(dev::run(dev::Dev { dir, listen, settings, customer_fragments }, shutdown, ready)).await
+        Box::pin(dev::run(dev::Dev { dir, listen, settings, suite, customer_fragments }, shutdown, ready)).await
     })
 }
 

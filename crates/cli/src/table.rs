@@ -318,6 +318,7 @@ const REKEYS: Columns = &[
     ("ACCOUNT", From::Text("/account")),
     ("KEY", From::Text("/new_key")),
     ("NEEDED", From::Text("/threshold")),
+    ("SUITE", From::Text("/suite")),
     ("STAGE", From::Text("/stage")),
     ("DONE", From::Text("/done")),
     ("LEFT", From::Text("/left")),

@@ -3,17 +3,24 @@
 //! The plain coefficients are fractions; times `Δ = 9!` they are integers for every set of indices in 1..=9, small enough that
 //! a combination costs a few dozen doublings. `Y = Δ·k·H(x)` is part of the stored format.
 
-use curve25519_dalek::ristretto::RistrettoPoint;
-use curve25519_dalek::traits::Identity as _;
 use zeroize::Zeroizing;
 
-use crate::{Error, MOST_HOLDERS, Partial};
+use crate::curve::{Curve, Encoded, Nist, Of, Ristretto};
+use crate::{Error, MOST_HOLDERS, Partial, Suite};
 
 /// `9!`.
 const DELTA: i128 = 362_880;
 
 /// `Y`, encoded. It is a secret: the record's key follows from it.
-pub struct Combined(pub(crate) Zeroizing<[u8; 32]>);
+pub struct Combined(pub(crate) Zeroizing<Encoded>);
+
+impl Combined {
+    /// The suite of the answers it came of.
+    #[must_use]
+    pub fn suite(&self) -> Suite {
+        self.0.suite()
+    }
+}
 
 /// `Δ·λ_i` for each index of a quorum, in the order given. Cache it per quorum.
 ///
@@ -57,9 +64,12 @@ impl Weights {
     /// Combines one answer of each holder, in the order of the indices. There must be exactly t.
     ///
     /// # Errors
-    /// There are more or fewer answers than indices.
+    /// There are more or fewer answers than indices, or they are of different suites.
     pub fn combine(&self, answers: &[Partial]) -> Result<Combined, Error> {
-        Ok(Combined(Zeroizing::new(self.sum(answers, 1)?.compress().to_bytes())))
+        match answers {
+            [Partial(Of::P256(_)), ..] => self.combine_one::<Nist>(answers),
+            _ => self.combine_one::<Ristretto>(answers),
+        }
     }
 
     /// Combines many at once: one inner list per input, each as for [`Self::combine`]. Encoding them together costs less.
@@ -67,31 +77,41 @@ impl Weights {
     /// # Errors
     /// As [`Self::combine`].
     pub fn combine_all(&self, answers: &[Vec<Partial>]) -> Result<Vec<Combined>, Error> {
-        if !self.even {
-            return answers.iter().map(|answers| self.combine(answers)).collect();
+        match answers.first().map(Vec::as_slice) {
+            Some([Partial(Of::P256(_)), ..]) => self.combine_many::<Nist>(answers),
+            _ => self.combine_many::<Ristretto>(answers),
         }
-        let halves = answers.iter().map(|answers| self.sum(answers, 2)).collect::<Result<Vec<_>, _>>()?;
-        let encoded = RistrettoPoint::double_and_compress_batch(&halves);
-        Ok(encoded.into_iter().map(|point| Combined(Zeroizing::new(point.to_bytes()))).collect())
+    }
+
+    fn combine_one<C: Curve>(&self, answers: &[Partial]) -> Result<Combined, Error> {
+        Ok(Combined(Zeroizing::new(C::encode(&self.sum::<C>(answers, 1)?))))
+    }
+
+    fn combine_many<C: Curve>(&self, answers: &[Vec<Partial>]) -> Result<Vec<Combined>, Error> {
+        if C::MULTIPLE == 2 && !self.even {
+            return answers.iter().map(|answers| self.combine_one::<C>(answers)).collect();
+        }
+        let parts = answers.iter().map(|answers| self.sum::<C>(answers, C::MULTIPLE)).collect::<Result<Vec<_>, _>>()?;
+        Ok(C::encode_multiples(&parts).into_iter().map(|encoded| Combined(Zeroizing::new(encoded))).collect())
     }
 
     /// The weighted sum, divided by `divisor`. The weights are public, so the time may depend on them.
-    fn sum(&self, answers: &[Partial], divisor: i64) -> Result<RistrettoPoint, Error> {
+    fn sum<C: Curve>(&self, answers: &[Partial], divisor: i64) -> Result<C::Point, Error> {
         if answers.len() != self.weights.len() {
             return Err(Error::Quorum);
         }
-        let scaled = self.weights.iter().map(|weight| weight / divisor);
-        let terms: Vec<(u64, RistrettoPoint)> = scaled
-            .zip(answers)
-            .map(|(weight, Partial(point))| (weight.unsigned_abs(), if weight < 0 { -point } else { *point }))
-            .collect();
+        let mut terms: Vec<(u64, C::Point)> = Vec::with_capacity(answers.len());
+        for (weight, answer) in self.weights.iter().map(|weight| weight / divisor).zip(answers) {
+            let point = C::point(&answer.0)?;
+            terms.push((weight.unsigned_abs(), if weight < 0 { -point } else { point }));
+        }
         let highest = terms.iter().map(|(weight, _)| 64 - weight.leading_zeros()).max().unwrap_or(0);
-        let mut sum = RistrettoPoint::identity();
+        let mut sum = C::identity();
         for bit in (0..highest).rev() {
-            sum += sum;
+            sum = C::double(sum);
             for (weight, point) in &terms {
                 if weight >> bit & 1 == 1 {
-                    sum += point;
+                    sum = sum + *point;
                 }
             }
         }
@@ -102,7 +122,7 @@ impl Weights {
 /// Combines the answers of a quorum. The caller gives exactly t of them.
 ///
 /// # Errors
-/// The indices are no quorum.
+/// The indices are no quorum, or the answers are of different suites.
 pub fn combine(answers: &[(u8, Partial)]) -> Result<Combined, Error> {
     let indices: Vec<u8> = answers.iter().map(|(index, _)| *index).collect();
     let partials: Vec<Partial> = answers.iter().map(|(_, partial)| *partial).collect();

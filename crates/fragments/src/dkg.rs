@@ -1,28 +1,37 @@
 //! Making a group key that nobody ever has: FROST's distributed key generation (Komlo and Goldberg, SAC 2020) over
-//! ristretto255, wrapped so that its outcome can only be used as a [`PrfShare`].
+//! the group of a suite, wrapped so that its outcome can only be used as a [`PrfShare`].
 //!
 //! Each holder runs the three rounds itself. Round-2 packages are secret: they go from holder to holder directly. What the parts
 //! agreed on is summed up in [`Outcome::transcript`]; the key is usable only after every holder confirmed the same one.
 
 use std::collections::BTreeMap;
 
-use frost_ristretto255::Identifier;
-use frost_ristretto255::keys::PublicKeyPackage;
-use frost_ristretto255::keys::dkg::{self, round1, round2};
+use frost_core::keys::PublicKeyPackage;
+use frost_core::keys::dkg::{self, round1, round2};
+use frost_core::{Ciphersuite, Identifier};
 use rand_core::OsRng;
 use sha2::{Digest as _, Sha256};
 
-use crate::{Error, MOST_HOLDERS, PrfShare, PublicShare};
+use crate::curve::{Curve, Nist, Of, Ristretto};
+use crate::{Error, MOST_HOLDERS, PrfShare, PublicShare, Suite};
+
+type FrostOf<C> = <C as Curve>::Frost;
+/// A holder's secret after a first round, of either suite.
+pub(crate) type FirstSecret = Of<round1::SecretPackage<FrostOf<Ristretto>>, round1::SecretPackage<FrostOf<Nist>>>;
+/// A holder's secret after a second round, of either suite.
+pub(crate) type SecondSecret = Of<round2::SecretPackage<FrostOf<Ristretto>>, round2::SecretPackage<FrostOf<Nist>>>;
+/// Packages for the others, by index.
+type Outgoing = BTreeMap<u8, Vec<u8>>;
 
 /// A holder's secret after round 1. It cannot be cloned or written anywhere; a crash starts the generation anew.
 pub struct AfterRound1 {
-    secret: round1::SecretPackage,
+    secret: FirstSecret,
     own: Vec<u8>,
 }
 
 /// A holder's secret after round 2.
 pub struct AfterRound2 {
-    secret: round2::SecretPackage,
+    secret: SecondSecret,
     first: BTreeMap<u8, Vec<u8>>,
 }
 
@@ -38,7 +47,8 @@ pub struct Outcome {
     pub transcript: [u8; 32],
 }
 
-pub(crate) fn identifier(index: u8) -> Result<Identifier, Error> {
+/// The library's name for an index.
+pub(crate) fn identifier<F: Ciphersuite>(index: u8) -> Result<Identifier<F>, Error> {
     Identifier::try_from(u16::from(index)).map_err(|_| Error::KeyGeneration(Some(index)))
 }
 
@@ -46,14 +56,24 @@ pub(crate) fn identifier(index: u8) -> Result<Identifier, Error> {
 ///
 /// # Errors
 /// Indices or threshold out of range: 2 ≤ t ≤ n ≤ 9, 1 ≤ index ≤ n.
-pub fn round1(index: u8, n: u8, t: u8) -> Result<(AfterRound1, Vec<u8>), Error> {
+pub fn round1(suite: Suite, index: u8, n: u8, t: u8) -> Result<(AfterRound1, Vec<u8>), Error> {
     if !(2..=n).contains(&t) || n > MOST_HOLDERS || !(1..=n).contains(&index) {
         return Err(Error::Quorum);
     }
+    match suite {
+        Suite::Ristretto255 => first((index, n, t), Of::Ristretto255),
+        Suite::P256 => first((index, n, t), Of::P256),
+    }
+}
+
+fn first<F: Ciphersuite>(
+    (index, n, t): (u8, u8, u8),
+    wrap: impl FnOnce(round1::SecretPackage<F>) -> FirstSecret,
+) -> Result<(AfterRound1, Vec<u8>), Error> {
     let (secret, package) =
         dkg::part1(identifier(index)?, u16::from(n), u16::from(t), OsRng).map_err(|_| Error::KeyGeneration(None))?;
     let own = package.serialize().map_err(|_| Error::KeyGeneration(None))?;
-    Ok((AfterRound1 { secret, own: own.clone() }, own))
+    Ok((AfterRound1 { secret: wrap(secret), own: own.clone() }, own))
 }
 
 /// Round 2: takes the others' packages and returns the secret package for each of them.
@@ -65,16 +85,34 @@ pub fn round2(
     index: u8,
     others: &BTreeMap<u8, Vec<u8>>,
 ) -> Result<(AfterRound2, BTreeMap<u8, Vec<u8>>), Error> {
-    let (secret, packages) =
-        dkg::part2(state.secret, &first_packages(others)?).map_err(|_| Error::KeyGeneration(None))?;
-    let mut outgoing = BTreeMap::new();
-    for to in others.keys() {
-        let package = packages.get(&identifier(*to)?).ok_or(Error::KeyGeneration(Some(*to)))?;
-        outgoing.insert(*to, package.serialize().map_err(|_| Error::KeyGeneration(None))?);
-    }
+    let (secret, outgoing) = match state.secret {
+        Of::Ristretto255(secret) => second(secret, others, Of::Ristretto255)?,
+        Of::P256(secret) => second(secret, others, Of::P256)?,
+    };
     let mut first = others.clone();
     first.insert(index, state.own);
     Ok((AfterRound2 { secret, first }, outgoing))
+}
+
+fn second<F: Ciphersuite>(
+    secret: round1::SecretPackage<F>,
+    others: &BTreeMap<u8, Vec<u8>>,
+    wrap: impl FnOnce(round2::SecretPackage<F>) -> SecondSecret,
+) -> Result<(SecondSecret, Outgoing), Error> {
+    let (secret, packages) = dkg::part2(secret, &first_packages(others)?).map_err(|_| Error::KeyGeneration(None))?;
+    Ok((wrap(secret), outgoing(others, &packages)?))
+}
+
+/// The encoded package for each of the others.
+pub(crate) fn outgoing<F: Ciphersuite>(
+    others: &BTreeMap<u8, Vec<u8>>,
+    packages: &BTreeMap<Identifier<F>, round2::Package<F>>,
+) -> Result<Outgoing, Error> {
+    let encoded = |to: &u8| {
+        let package = packages.get(&identifier(*to)?).ok_or(Error::KeyGeneration(Some(*to)))?;
+        Ok((*to, package.serialize().map_err(|_| Error::KeyGeneration(None))?))
+    };
+    others.keys().map(encoded).collect()
 }
 
 /// Round 3: takes the secret packages the others sent to this holder, and the context (realm, key, roster, t and n) that all
@@ -88,31 +126,49 @@ pub fn round3(
     received: &BTreeMap<u8, Vec<u8>>,
     context: &[u8],
 ) -> Result<Outcome, Error> {
-    let others: BTreeMap<u8, Vec<u8>> =
-        state.first.iter().filter(|(i, _)| **i != index).map(|(i, p)| (*i, p.clone())).collect();
+    match &state.secret {
+        Of::Ristretto255(secret) => third::<Ristretto>((secret, index), &state.first, received, context),
+        Of::P256(secret) => third::<Nist>((secret, index), &state.first, received, context),
+    }
+}
+
+fn third<C: Curve>(
+    (secret, index): (&round2::SecretPackage<C::Frost>, u8),
+    first: &BTreeMap<u8, Vec<u8>>,
+    received: &BTreeMap<u8, Vec<u8>>,
+    context: &[u8],
+) -> Result<Outcome, Error> {
     let mut second = BTreeMap::new();
     for (from, bytes) in received {
         let package = round2::Package::deserialize(bytes).map_err(|_| Error::KeyGeneration(Some(*from)))?;
         second.insert(identifier(*from)?, package);
     }
-    let (key, publics) = dkg::part3(&state.secret, &first_packages(&others)?, &second)
+    let (key, publics) = dkg::part3(secret, &first_packages(&without(first, index))?, &second)
         .map_err(|error| Error::KeyGeneration(culprit(&error)))?;
-    let share = PrfShare::from_bytes(&key.signing_share().serialize())?;
+    let share = PrfShare::from_bytes(C::SUITE, &key.signing_share().serialize())?;
     let group = PublicShare::from_bytes(&publics.verifying_key().serialize().map_err(|_| Error::KeyGeneration(None))?)?;
-    let by_index = public_shares(&publics, state.first.keys())?;
+    let by_index = public_shares(&publics, first.keys())?;
     if by_index.get(&index) != Some(&share.public()) {
         return Err(Error::KeyGeneration(Some(index)));
     }
-    let transcript = transcript((b"FDK-dkg-v1", context), &state.first, &group, &by_index);
+    let transcript = transcript((b"FDK-dkg-v1", context), first, &group, &by_index);
     Ok(Outcome { share, group, publics: by_index, transcript })
 }
 
-pub(crate) fn culprit(error: &frost_ristretto255::Error) -> Option<u8> {
-    let bytes = error.culprits().first()?.serialize();
-    bytes.first().copied().filter(|index| (1..=MOST_HOLDERS).contains(index))
+/// The packages of everybody but this one.
+pub(crate) fn without(packages: &BTreeMap<u8, Vec<u8>>, index: u8) -> BTreeMap<u8, Vec<u8>> {
+    packages.iter().filter(|(i, _)| **i != index).map(|(i, package)| (*i, package.clone())).collect()
 }
 
-pub(crate) fn first_packages(packages: &BTreeMap<u8, Vec<u8>>) -> Result<BTreeMap<Identifier, round1::Package>, Error> {
+pub(crate) fn culprit<F: Ciphersuite>(error: &frost_core::Error<F>) -> Option<u8> {
+    let culprits = error.culprits();
+    let named = culprits.first()?;
+    (1..=MOST_HOLDERS).find(|index| identifier(*index).is_ok_and(|known: Identifier<F>| known == *named))
+}
+
+pub(crate) fn first_packages<F: Ciphersuite>(
+    packages: &BTreeMap<u8, Vec<u8>>,
+) -> Result<BTreeMap<Identifier<F>, round1::Package<F>>, Error> {
     packages
         .iter()
         .map(|(index, bytes)| {
@@ -123,8 +179,8 @@ pub(crate) fn first_packages(packages: &BTreeMap<u8, Vec<u8>>) -> Result<BTreeMa
 }
 
 /// The public shares of these holders.
-pub(crate) fn public_shares<'a>(
-    package: &PublicKeyPackage,
+pub(crate) fn public_shares<'a, F: Ciphersuite>(
+    package: &PublicKeyPackage<F>,
     indices: impl Iterator<Item = &'a u8>,
 ) -> Result<BTreeMap<u8, PublicShare>, Error> {
     indices

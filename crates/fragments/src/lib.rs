@@ -1,6 +1,6 @@
 //! Fragment-derived keys: the key of each record is computed by t of n holders together and exists nowhere whole.
 //!
-//! The group is ristretto255 (suite 1). The group key `k` is shared by a polynomial of degree t-1 made by a distributed key
+//! The group is ristretto255 or NIST P-256 ([`suite`]). The group key `k` is shared by a polynomial of degree t-1 made by a distributed key
 //! generation ([`dkg`]); holder `i` has `s_i`. For an input `x` ([`place`]) with point `H = hash(x)` a holder answers
 //! `y_i = s_i·H` ([`share`]), with a proof on demand ([`proof`]). Any t answers combine to `Y = Δ·k·H`, `Δ = 9!`
 //! ([`combine`]), from which the record's key is derived ([`record`]), with a leg of the customer's own if he wants ([`customer`]). This is the function of Naor, Pinkas and Reingold
@@ -11,6 +11,7 @@
 //! Absent: network, disk, policy. No function takes two fragments.
 
 pub mod combine;
+mod curve;
 pub mod customer;
 pub mod dkg;
 pub mod epoch;
@@ -21,13 +22,16 @@ pub mod record;
 pub mod refresh;
 pub mod repair;
 pub mod share;
+pub mod suite;
 
 pub use combine::{Combined, Weights, combine};
+pub use curve::Encoded;
 pub use customer::CustomerFragment;
 pub use place::{Input, Place};
 pub use proof::Proof;
 pub use record::{Bound, Kek, Record, Sealed};
 pub use share::{Partial, PrfShare, PublicShare};
+pub use suite::Suite;
 
 /// The largest index a holder may have; part of the record format through `Δ = 9!`.
 pub const MOST_HOLDERS: u8 = 9;
@@ -38,6 +42,9 @@ pub enum Error {
     /// Bytes that are no canonical encoding of what they should be.
     #[error("{0} is not a valid encoding")]
     Encoding(&'static str),
+    /// Things of two suites, where all must be of one.
+    #[error("what was given is of different cryptographic suites")]
+    Suite,
     /// A path longer than an input may hold.
     #[error("the path is longer than {max} bytes", max = place::LONGEST_PATH)]
     PathTooLong,

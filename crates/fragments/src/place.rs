@@ -2,13 +2,11 @@
 //!
 //! The encoding is canonical: fixed order, fixed widths, big-endian, one length prefix. It is part of the stored format.
 
-use crate::Error;
+use crate::{Error, Suite};
 
 /// The purpose of inputs by which holders are probed; no record has it.
 pub const PROBE: u8 = 0;
 const MAGIC: &[u8; 5] = b"FDKx1";
-/// ristretto255, SHA-512, HKDF-SHA256, AES-256-GCM.
-pub const SUITE: u8 = 1;
 /// Bytes of an input before its path.
 const FIXED: usize = 5 + 1 + 16 + 4 + 1 + 16 + 4 + 32 + 2;
 /// Longest input in bytes.
@@ -36,6 +34,8 @@ pub struct Place {
 /// A parsed input, as a holder sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Input {
+    /// The suite of the key.
+    pub suite: Suite,
     /// Where the record belongs.
     pub place: Place,
     /// Fresh for each write.
@@ -48,7 +48,7 @@ impl Input {
     /// # Errors
     /// The path is too long.
     pub fn encode(&self) -> Result<Vec<u8>, Error> {
-        encode(&self.place, self.place.key_id, &self.salt)
+        encode(&self.place, (self.suite, self.place.key_id), &self.salt)
     }
 
     /// Reads canonical bytes and refuses everything else.
@@ -63,9 +63,10 @@ impl Input {
             rest = tail;
             Ok(head)
         };
-        if take(5)? != MAGIC || take(1)? != [SUITE] {
+        if take(5)? != MAGIC {
             return Err(WRONG);
         }
+        let suite = Suite::of_byte(u8::from_be_bytes(array(take(1)?)?)).ok_or(WRONG)?;
         let realm = array(take(16)?)?;
         let key_id = u32::from_be_bytes(array(take(4)?)?);
         let purpose = u8::from_be_bytes(array(take(1)?)?);
@@ -77,12 +78,12 @@ impl Input {
         if !rest.is_empty() || x.len() > LONGEST_INPUT {
             return Err(WRONG);
         }
-        Ok(Self { place: Place { realm, key_id, purpose, item, version, path }, salt })
+        Ok(Self { suite, place: Place { realm, key_id, purpose, item, version, path }, salt })
     }
 }
 
 /// The canonical bytes, with one byte to spare. The key's id may differ from the place's.
-pub(crate) fn encode(place: &Place, key_id: u32, salt: &[u8]) -> Result<Vec<u8>, Error> {
+pub(crate) fn encode(place: &Place, (suite, key_id): (Suite, u32), salt: &[u8]) -> Result<Vec<u8>, Error> {
     let path = place.path.as_bytes();
     if path.len() > LONGEST_PATH {
         return Err(Error::PathTooLong);
@@ -90,7 +91,7 @@ pub(crate) fn encode(place: &Place, key_id: u32, salt: &[u8]) -> Result<Vec<u8>,
     let length = u16::try_from(path.len()).map_err(|_| Error::PathTooLong)?;
     let mut x = Vec::with_capacity(FIXED + path.len() + 1);
     x.extend_from_slice(MAGIC);
-    x.push(SUITE);
+    x.push(suite.byte());
     x.extend_from_slice(&place.realm);
     x.extend_from_slice(&key_id.to_be_bytes());
     x.push(place.purpose);
@@ -100,6 +101,12 @@ pub(crate) fn encode(place: &Place, key_id: u32, salt: &[u8]) -> Result<Vec<u8>,
     x.extend_from_slice(&length.to_be_bytes());
     x.extend_from_slice(path);
     Ok(x)
+}
+
+/// The suite that an input names, read without the rest of it.
+#[must_use]
+pub fn suite(x: &[u8]) -> Option<Suite> {
+    x.get(MAGIC.len()).copied().and_then(Suite::of_byte)
 }
 
 /// The tenant in the bytes that [`encode`] wrote.

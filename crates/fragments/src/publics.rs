@@ -4,23 +4,21 @@
 
 use std::collections::BTreeMap;
 
-use curve25519_dalek::ristretto::RistrettoPoint;
-use curve25519_dalek::scalar::Scalar;
-use curve25519_dalek::traits::{IsIdentity as _, VartimeMultiscalarMul as _};
-
-use crate::{Error, MOST_HOLDERS, PublicShare};
+use crate::curve::{Curve, Nist, Ristretto};
+use crate::{Error, MOST_HOLDERS, PublicShare, Suite};
 
 /// The Lagrange coefficients of `indices` for the value at `at`.
-fn lagrange(indices: &[u8], at: u8) -> Vec<Scalar> {
-    let at = Scalar::from(at);
+fn lagrange<C: Curve>(indices: &[u8], at: u8) -> Vec<C::Scalar> {
+    let small = |n: u8| C::Scalar::from(u64::from(n));
+    let product =
+        |factors: &mut dyn Iterator<Item = C::Scalar>| factors.fold(small(1), |product, factor| product * factor);
     indices
         .iter()
         .map(|i| {
-            let i = Scalar::from(*i);
-            let others = || indices.iter().map(|j| Scalar::from(*j)).filter(move |j| *j != i);
-            let numerator: Scalar = others().map(|j| at - j).product();
-            let denominator: Scalar = others().map(|j| i - j).product();
-            numerator * denominator.invert()
+            let others = || indices.iter().filter(move |j| *j != i);
+            let numerator = product(&mut others().map(|j| small(at) - small(*j)));
+            let denominator = product(&mut others().map(|j| small(*i) - small(*j)));
+            numerator * C::inverse(&denominator)
         })
         .collect()
 }
@@ -28,16 +26,38 @@ fn lagrange(indices: &[u8], at: u8) -> Vec<Scalar> {
 /// The public value at `index` (0 = the group's own) that follows from the first t shares.
 ///
 /// # Errors
-/// There are fewer than t shares.
+/// There are fewer than t shares, or they are of different suites.
 pub fn at(publics: &BTreeMap<u8, PublicShare>, threshold: u8, index: u8) -> Result<PublicShare, Error> {
-    let first: Vec<(u8, RistrettoPoint)> =
-        publics.iter().take(usize::from(threshold)).map(|(index, public)| (*index, public.0)).collect();
-    if first.len() < usize::from(threshold) || publics.keys().any(|i| !(1..=MOST_HOLDERS).contains(i)) {
+    match suite(publics)? {
+        Suite::Ristretto255 => at_of::<Ristretto>(publics, threshold, index),
+        Suite::P256 => at_of::<Nist>(publics, threshold, index),
+    }
+}
+
+/// The suite of a key with these public shares.
+///
+/// # Errors
+/// There are none, or they are of different suites.
+pub fn suite(publics: &BTreeMap<u8, PublicShare>) -> Result<Suite, Error> {
+    let suite = publics.values().next().ok_or(Error::Quorum)?.suite();
+    if publics.values().all(|public| public.suite() == suite) { Ok(suite) } else { Err(Error::Suite) }
+}
+
+fn at_of<C: Curve>(publics: &BTreeMap<u8, PublicShare>, threshold: u8, index: u8) -> Result<PublicShare, Error> {
+    let (mut indices, mut points) = (Vec::new(), Vec::new());
+    for (index, public) in publics.iter().take(usize::from(threshold)) {
+        indices.push(*index);
+        points.push(C::point(&public.0)?);
+    }
+    if indices.len() < usize::from(threshold) || publics.keys().any(|i| !(1..=MOST_HOLDERS).contains(i)) {
         return Err(Error::Quorum);
     }
-    let indices: Vec<u8> = first.iter().map(|(index, _)| *index).collect();
-    let point = RistrettoPoint::vartime_multiscalar_mul(lagrange(&indices, index), first.iter().map(|(_, p)| *p));
-    if point.is_identity() { Err(Error::Encoding("the public share")) } else { Ok(PublicShare(point)) }
+    let point = C::sum_public(&lagrange::<C>(&indices, index), points.into_iter());
+    if point == C::identity() {
+        Err(Error::Encoding("the public share"))
+    } else {
+        Ok(PublicShare(C::wrap_point(point)))
+    }
 }
 
 /// Holders needed for an answer, as the shares themselves show it: the least t for which they lie on a polynomial of degree t-1.

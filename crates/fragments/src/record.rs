@@ -4,8 +4,10 @@
 //! ```text
 //! "FDK1" suite flags realm[16] key_id item[16] version salt[32] | commit[32] | nonce[12] data_key[48] | nonce[12] payload tag
 //! ```
-//! The payload is bound to everything but path, key and flags, so that a rename, a new key or a customer's fragment rewrites the
-//! outer part and no payload.
+//! The payload is bound to everything but path, key, suite and flags, so that a rename, a new key or a customer's fragment
+//! rewrites the outer part and no payload. Header and input carry the suite of the key; where the suite stands in what the payload is
+//! bound to, there is the number of the payload's cipher, which is 1 (AES-256-GCM) for both suites: a record goes from suite to
+//! suite with its payload as it is.
 
 use std::sync::LazyLock;
 
@@ -14,11 +16,13 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use crate::place::{self, SUITE};
-use crate::{Combined, Error, Input, Place};
+use crate::place;
+use crate::{Combined, Error, Input, Place, Suite};
 
 const MAGIC: &[u8; 4] = b"FDK1";
 const HEADER: usize = 4 + 1 + 1 + 16 + 4 + 16 + 4 + 32;
+/// The payload's cipher, AES-256-GCM, where its binding has the suite. It was the suite when there was only one.
+const PAYLOAD_CIPHER: u8 = 1;
 /// What of the header the payload is bound to, and the purpose.
 const BOUND_HEADER: usize = 5 + 16 + (HEADER - 26) + 1;
 const NONCE: usize = 12;
@@ -60,9 +64,10 @@ impl Kek {
     /// # Errors
     /// The cryptographic library failed.
     pub fn derive(x: &[u8], holders: &Combined, customer: Option<&[u8; 32]>) -> Result<Self, Error> {
-        let mut material = Zeroizing::new(Vec::with_capacity(68));
-        material.extend_from_slice(&[0, 32]);
-        material.extend_from_slice(&*holders.0);
+        let mut material = Zeroizing::new(Vec::with_capacity(69));
+        let length = u16::try_from(holders.0.len()).map_err(|_| Error::Library)?;
+        material.extend_from_slice(&length.to_be_bytes());
+        material.extend_from_slice(&holders.0);
         match customer {
             Some(leg) => {
                 material.extend_from_slice(&[0, 32]);
@@ -86,6 +91,7 @@ impl Kek {
 #[derive(Clone, Copy, Debug)]
 pub struct Sealed<'a> {
     bytes: &'a [u8],
+    suite: Suite,
 }
 
 /// A record's input at one place, encoded once: what the holders evaluate, what a cache looks up, and what opens the record.
@@ -122,9 +128,17 @@ impl<'a> Sealed<'a> {
     /// # Errors
     /// The bytes are no record of this format.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
-        let known =
-            bytes.len() >= OVERHEAD && bytes.starts_with(MAGIC) && bytes[4] == SUITE && bytes[5] <= WITH_CUSTOMER;
-        if known { Ok(Self { bytes }) } else { Err(Error::Encoding("the record")) }
+        let known = bytes.len() >= OVERHEAD && bytes.starts_with(MAGIC) && bytes[5] <= WITH_CUSTOMER;
+        match Suite::of_byte(bytes.get(4).copied().unwrap_or(0)) {
+            Some(suite) if known => Ok(Self { bytes, suite }),
+            _ => Err(Error::Encoding("the record")),
+        }
+    }
+
+    /// The suite of that key.
+    #[must_use]
+    pub const fn suite(&self) -> Suite {
+        self.suite
     }
 
     /// The key the record was sealed under.
@@ -156,7 +170,7 @@ impl<'a> Sealed<'a> {
     /// The record belongs to another realm, item or version, or the path is too long.
     pub fn bind(&self, place: &Place) -> Result<Bound, Error> {
         self.check(place)?;
-        let mut bytes = place::encode(place, self.key_id(), self.salt())?;
+        let mut bytes = place::encode(place, (self.suite, self.key_id()), self.salt())?;
         bytes.push(self.bytes[5]);
         Ok(Bound { bytes, purpose: place.purpose })
     }
@@ -193,6 +207,7 @@ impl<'a> Sealed<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     bytes: Vec<u8>,
+    suite: Suite,
 }
 
 impl Record {
@@ -205,7 +220,7 @@ impl Record {
         random(&mut *data_key)?;
         let mut bytes = Vec::with_capacity(OVERHEAD + payload.len());
         bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&[SUITE, if customer { WITH_CUSTOMER } else { 0 }]);
+        bytes.extend_from_slice(&[input.suite.byte(), if customer { WITH_CUSTOMER } else { 0 }]);
         bytes.extend_from_slice(&input.place.realm);
         bytes.extend_from_slice(&input.place.key_id.to_be_bytes());
         bytes.extend_from_slice(&input.place.item);
@@ -216,7 +231,7 @@ impl Record {
         let flags = bytes[5];
         encrypt(&kek.key, &key_aad(input, flags)?, &*data_key, &mut bytes)?;
         encrypt(&data_key, &bound, payload, &mut bytes)?;
-        Ok(Self { bytes })
+        Ok(Self { bytes, suite: input.suite })
     }
 
     /// Reads a record's outline; what is inside shows on opening.
@@ -224,11 +239,11 @@ impl Record {
     /// # Errors
     /// The bytes are no record of this format.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        Sealed::parse(bytes).map(|sealed| Self { bytes: sealed.bytes.to_vec() })
+        Sealed::parse(bytes).map(|sealed| Self { bytes: sealed.bytes.to_vec(), suite: sealed.suite })
     }
 
     fn sealed(&self) -> Sealed<'_> {
-        Sealed { bytes: &self.bytes }
+        Sealed { bytes: &self.bytes, suite: self.suite }
     }
 
     /// The bytes to store.
@@ -249,6 +264,12 @@ impl Record {
         self.sealed().key_id()
     }
 
+    /// The suite of that key.
+    #[must_use]
+    pub const fn suite(&self) -> Suite {
+        self.suite
+    }
+
     /// Whether the customer's fragment takes part.
     #[must_use]
     pub fn with_customer(&self) -> bool {
@@ -263,7 +284,7 @@ impl Record {
         self.sealed().check(place)?;
         let mut salt = [0; 32];
         salt.copy_from_slice(self.sealed().salt());
-        Ok(Input { place: Place { key_id: self.key_id(), ..place.clone() }, salt })
+        Ok(Input { suite: self.suite, place: Place { key_id: self.key_id(), ..place.clone() }, salt })
     }
 
     /// Opens the record.
@@ -275,7 +296,7 @@ impl Record {
         self.sealed().open(&bound, kek)
     }
 
-    /// The same payload at another path or under another key, with or without the customer's leg; the salt, item and
+    /// The same payload at another path or under another key, of whichever suite, with or without the customer's leg; the salt, item and
     /// version stay.
     ///
     /// # Errors
@@ -296,7 +317,8 @@ impl Record {
         }
         let data_key = self.sealed().data_key(&key_aad(from, self.bytes[5])?, kek)?;
         let mut bytes = Vec::with_capacity(self.bytes.len());
-        bytes.extend_from_slice(&self.bytes[..5]);
+        bytes.extend_from_slice(MAGIC);
+        bytes.push(to.suite.byte());
         bytes.push(if customer { WITH_CUSTOMER } else { 0 });
         bytes.extend_from_slice(&self.bytes[6..22]);
         bytes.extend_from_slice(&to.place.key_id.to_be_bytes());
@@ -305,7 +327,7 @@ impl Record {
         let flags = bytes[5];
         encrypt(&new.key, &key_aad(to, flags)?, &*data_key, &mut bytes)?;
         bytes.extend_from_slice(&self.bytes[HEADER + 32 + WRAPPED..]);
-        Ok(Self { bytes })
+        Ok(Self { bytes, suite: to.suite })
     }
 }
 
@@ -316,11 +338,12 @@ fn key_aad(input: &Input, flags: u8) -> Result<Vec<u8>, Error> {
     Ok(aad)
 }
 
-/// Everything of the header but flags and key id, and the purpose. Neither path, key nor legs of the key are bound here, so that
+/// Everything of the header but suite, flags and key id, and the purpose. Neither path, key nor legs of the key are bound here, so that
 /// a change of any of them leaves the payload as it is; they are bound by the input and the commitment.
 fn payload_aad(header: &[u8], purpose: u8) -> [u8; BOUND_HEADER] {
     let mut aad = [0; BOUND_HEADER];
-    aad[..5].copy_from_slice(&header[..5]);
+    aad[..4].copy_from_slice(&header[..4]);
+    aad[4] = PAYLOAD_CIPHER;
     aad[5..21].copy_from_slice(&header[6..22]);
     aad[21..BOUND_HEADER - 1].copy_from_slice(&header[26..HEADER]);
     aad[BOUND_HEADER - 1] = purpose;

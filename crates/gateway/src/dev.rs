@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use volvelle_domain::Secret;
 use volvelle_domain::ids::AccessId;
+pub use volvelle_fragments::Suite;
 use volvelle_holder::local;
 use volvelle_holder::roster::write_durably;
 use volvelle_rotation::Settings;
@@ -40,6 +41,8 @@ pub struct Dev {
     pub listen: SocketAddr,
     /// Bounds of the engine.
     pub settings: Settings,
+    /// The suite of the keys of new accounts, the first one too; the usual one if nothing is said.
+    pub suite: Suite,
     /// The customer's fragments; `customer_fragments.json` in the folder if nothing is said and that is there.
     pub customer_fragments: Option<PathBuf>,
 }
@@ -59,7 +62,8 @@ pub async fn run(dev: Dev, shutdown: CancellationToken, ready: impl FnOnce(&str)
     let listener = TcpListener::bind(dev.listen).await.with_context(|| format!("cannot listen on {}", dev.listen))?;
     let url = format!("http://{}", listener.local_addr()?);
     let (n, t) = HOLDERS;
-    let setup = local::prepare_signed(&dev.dir.join("holders"), n, t)?;
+    let mut setup = local::prepare_signed(&dev.dir.join("holders"), n, t)?;
+    setup.quorum.suite = dev.suite;
     let holders = tokio::spawn(supervise(holder_program()?, setup.holder_configs.clone(), shutdown.clone()));
     let store = Store::open(&format!("sqlite://{}", dev.dir.join("volvelle.db").display())).await?;
     let mut gateway = Gateway::new(store, (&setup.quorum, fragments), "dev", dev.settings)?;

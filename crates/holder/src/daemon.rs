@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
-use volvelle_fragments::place::SUITE;
+use volvelle_fragments::Suite;
 
 use self::authorize::Authorizer;
 pub use self::authorize::{Authorization, Mode, Rotation};
@@ -67,6 +67,9 @@ pub struct HolderConfig {
     /// Seconds that a retired key waits for somebody who needs it before it is destroyed; a week, if nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retire_after_seconds: Option<u64>,
+    /// The suites of which it makes keys, and takes part in making them; all that it knows, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suites: Option<Vec<Suite>>,
     /// Whether a client must be behind what gateways ask for; nobody need, if nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Authorization>,
@@ -224,13 +227,13 @@ impl Holder {
             Request::Health {} => Ok(Response::Health {
                 index: self.config.index,
                 software: concat!("volvelle-holder ", env!("CARGO_PKG_VERSION")).to_owned(),
-                suites: vec![SUITE],
+                suites: self.suites().iter().map(|suite| suite.byte()).collect(),
                 clock: now(),
                 backup: self.folder.backed_up(),
                 tombstones: self.tombstones.sum().count,
             }),
             Request::KeyInfo { realm, key_id } => self.info(&named(&realm, key_id)?),
-            Request::Round1 { realm, key_id, session } => self.round1(named(&realm, key_id)?, session),
+            Request::Round1 { realm, key_id, session, suite } => self.round1(named(&realm, key_id)?, session, suite),
             Request::Refresh1 { realm, key_id, session, base, epoch } => {
                 self.refresh1(named(&realm, key_id)?, session, (base, epoch))
             }
@@ -256,6 +259,11 @@ impl Holder {
                 bail!("this peer may not ask that")
             }
         }
+    }
+
+    /// The suites of which it makes keys.
+    fn suites(&self) -> &[Suite] {
+        self.config.suites.as_deref().unwrap_or(&Suite::ALL)
     }
 
     /// A secret package from another holder, for whatever is under way.

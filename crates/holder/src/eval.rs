@@ -3,12 +3,13 @@
 //! ```text
 //! request:  operation u8 | flags u8 (1 = proof) | realm[16] | key u32 | epoch u32 | request[16]
 //!           | principal: len u8, text | authorization: len u16, bytes | count u16 | count × (len u16, x)
-//! answers:  epoch u32 | flags u8 (1 = proof) | count u16 | count × (status u8, y[32] if 0) | proof[64] if flagged
+//! answers:  epoch u32 | flags u8 (1 = proof) | count u16 | count × (status u8, y[32] if 0, y[33] if 5) | proof[64] if flagged
 //! ```
 //! Big-endian, canonical, nothing may follow. Principal and authorization are carried from the first day, so that holders can
 //! begin to judge by them. Unknown operations, statuses and flags are refused: the other side is newer than this one.
 
 use anyhow::{Context as _, Result, ensure};
+use volvelle_fragments::{Encoded, Suite};
 
 /// Most inputs of one request.
 pub const LARGEST_BATCH: usize = 256;
@@ -54,7 +55,7 @@ pub enum Proving {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The encoded evaluation.
-    Evaluated([u8; 32]),
+    Evaluated(Encoded),
     /// Policy forbids it.
     Denied,
     /// Too many at this time.
@@ -225,14 +226,14 @@ impl EvalAnswers {
     /// There are none, or too many.
     pub fn encode(&self) -> Result<Vec<u8>> {
         ensure!((1..=LARGEST_BATCH).contains(&self.answers.len()), "a batch has 1 to {LARGEST_BATCH} answers");
-        let mut out = Vec::with_capacity(7 + self.answers.len() * 33 + 64);
+        let mut out = Vec::with_capacity(7 + self.answers.len() * 34 + 64);
         out.extend_from_slice(&self.epoch.to_be_bytes());
         out.push(if self.proof.is_some() { WITH_PROOF } else { 0 });
         out.extend_from_slice(&u16::try_from(self.answers.len())?.to_be_bytes());
         for answer in &self.answers {
             match answer {
                 Answer::Evaluated(y) => {
-                    out.push(0);
+                    out.push(if y.suite() == Suite::Ristretto255 { 0 } else { 5 });
                     out.extend_from_slice(y);
                 }
                 Answer::Denied => out.push(1),
@@ -259,11 +260,12 @@ impl EvalAnswers {
         let mut answers = Vec::with_capacity(count);
         for _ in 0..count {
             answers.push(match from.u8()? {
-                0 => Answer::Evaluated(from.array()?),
+                0 => Answer::Evaluated(Encoded::of(from.take(32)?)?),
                 1 => Answer::Denied,
                 2 => Answer::Rate,
                 3 => Answer::Tombstone,
                 4 => Answer::Bad,
+                5 => Answer::Evaluated(Encoded::of(from.take(33)?)?),
                 _ => anyhow::bail!("an unknown status: upgrade this side"),
             });
         }

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use volvelle_fragments::Suite;
 
 use crate::daemon::HolderConfig;
 use crate::quorum::{QuorumConfig, usual_refresh};
@@ -40,6 +41,7 @@ pub fn prepare(folder: &Path, n: u8, t: u8) -> Result<LocalSetup> {
         identity: gateway.clone(),
         kek_cache_seconds: 30,
         refresh_hours: usual_refresh(),
+        suite: Suite::default(),
     };
     // The roster is written last: without it nothing was made that anybody used.
     if !roster_file.exists() {
@@ -60,6 +62,7 @@ pub fn prepare(folder: &Path, n: u8, t: u8) -> Result<LocalSetup> {
                 identity: IdentityFiles { certificate: "certificate.der".into(), key: "key.der".into() },
                 unlock: None,
                 retire_after_seconds: None,
+                suites: None,
                 authorization: None,
             };
             write_durably(path, toml::to_string(&config)?.as_bytes(), true)?;

@@ -26,7 +26,7 @@ use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use volvelle_fragments::record::fresh_salt;
-use volvelle_fragments::{Bound, Combined, Error, Input, Kek, Place, PublicShare, Record, Sealed, Weights};
+use volvelle_fragments::{Bound, Combined, Error, Input, Kek, Place, PublicShare, Record, Sealed, Suite, Weights};
 use zeroize::Zeroizing;
 
 pub use self::bury::{Grave, LARGEST_BURIAL};
@@ -70,6 +70,9 @@ pub struct QuorumConfig {
     /// Hours after which every fragment is replaced; 0 = only when somebody asks for it.
     #[serde(default = "usual_refresh")]
     pub refresh_hours: u64,
+    /// The cryptographic suite of the keys of new accounts: `ristretto255` or `p256`.
+    #[serde(default)]
+    pub suite: Suite,
 }
 
 /// Seconds a derived key is kept when nobody says.
@@ -261,6 +264,7 @@ struct Inner {
     cache: Cache,
     customer: CustomerFragments,
     refresh_hours: u64,
+    suite: Suite,
     /// Half random, half counted: names requests.
     requests: (u64, AtomicU64),
     upkeep: Mutex<Option<JoinHandle<()>>>,
@@ -303,6 +307,7 @@ impl Quorum {
             peers,
             views: Mutex::default(),
             refresh_hours: config.refresh_hours,
+            suite: config.suite,
             last_used: Mutex::default(),
             weights: RwLock::default(),
             hedges: Hedges::default(),
@@ -331,14 +336,16 @@ impl Quorum {
         customer: Option<Wanted<'_>>,
         plaintext: &[u8],
     ) -> Result<Vec<u8>, QuorumError> {
-        let input = Input { place: place.clone(), salt: fresh_salt()? };
-        let x = input.encode()?;
         // Before anybody is asked: a write without its leg is no write.
-        let leg = match customer {
-            Some(wanted) => Some(self.0.customer.find(wanted)?.leg_to_seal(&x).await?),
+        let held = customer.map(|wanted| self.0.customer.find(wanted)).transpose()?;
+        let key = (place.realm, place.key_id);
+        let input = Input { suite: self.suite_of(key).await?, place: place.clone(), salt: fresh_salt()? };
+        let x = input.encode()?;
+        let leg = match held {
+            Some(held) => Some(held.leg_to_seal(&x).await?),
             None => None,
         };
-        let combined = self.derive_proved(Operation::Seal, (place.realm, place.key_id), &[&x]).await?;
+        let combined = self.derive_proved(Operation::Seal, key, &[&x]).await?;
         let kek = Kek::derive(&x, combined.first().ok_or(Error::Quorum)?, leg.as_deref())?;
         Ok(Record::seal(&input, &kek, leg.is_some(), plaintext)?.into_bytes())
     }
@@ -373,7 +380,8 @@ impl Quorum {
     /// Opens many records, each at its place, in few messages. Each has its own outcome, in the order given.
     pub async fn open_many(&self, records: &[(Place, Vec<u8>)]) -> Vec<Opened> {
         let mut outcomes: Vec<Option<Opened>> = Vec::new();
-        let mut cold: BTreeMap<KeyName, Vec<(usize, Sealed<'_>, Bound)>> = BTreeMap::new();
+        // Apart by suite too: one record that claims another one spoils no message but its own.
+        let mut cold: BTreeMap<(KeyName, Suite), Vec<(usize, Sealed<'_>, Bound)>> = BTreeMap::new();
         for (n, (place, record)) in records.iter().enumerate() {
             let bound = Sealed::parse(record).and_then(|sealed| Ok((sealed, sealed.bind(place)?)));
             outcomes.push(match bound {
@@ -382,13 +390,15 @@ impl Quorum {
                     Some(kek) => Some(sealed.open(&bound, &kek).map_err(QuorumError::from)),
                     None if self.has_legs(sealed).is_err() => self.has_legs(sealed).err().map(Err),
                     None => {
-                        cold.entry((place.realm, sealed.key_id())).or_default().push((n, sealed, bound));
+                        cold.entry(((place.realm, sealed.key_id()), sealed.suite()))
+                            .or_default()
+                            .push((n, sealed, bound));
                         None
                     }
                 },
             });
         }
-        let chunks = cold.iter().flat_map(|(key, records)| records.chunks(BATCH).map(|chunk| (*key, chunk)));
+        let chunks = cold.iter().flat_map(|((key, _), records)| records.chunks(BATCH).map(|chunk| (*key, chunk)));
         let messages: Vec<_> = chunks.map(|(key, chunk)| self.open_chunk(key, chunk)).collect();
         let mut opened = futures_util::stream::iter(messages).buffer_unordered(MESSAGES);
         while let Some(chunk) = opened.next().await {
@@ -450,7 +460,11 @@ impl Quorum {
     pub async fn rewrap(&self, from: &Place, to: &Place, record: &[u8]) -> Result<Vec<u8>, QuorumError> {
         let record = Record::parse(record)?;
         let from = record.input(from)?;
-        let to = Input { place: to.clone(), salt: from.salt };
+        let suite = match (to.realm, to.key_id) {
+            key if key == (from.place.realm, from.place.key_id) => from.suite,
+            other => self.suite_of(other).await?,
+        };
+        let to = Input { suite, place: to.clone(), salt: from.salt };
         let (old, new) = (from.encode()?, to.encode()?);
         let name = |input: &Input| (input.place.realm, input.place.key_id);
         if record.with_customer() {
@@ -471,6 +485,12 @@ impl Quorum {
     #[must_use]
     pub fn threshold(&self) -> u8 {
         self.0.roster.threshold
+    }
+
+    /// The suite of the keys of new accounts.
+    #[must_use]
+    pub fn suite(&self) -> Suite {
+        self.0.suite
     }
 
     /// Whether the roster has a holder of this index.

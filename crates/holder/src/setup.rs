@@ -65,6 +65,7 @@ pub fn init_holder(plan: &HolderPlan) -> Result<Member> {
         },
         unlock: plan.unlock.clone(),
         retire_after_seconds: None,
+        suites: None,
         authorization: None,
     };
     let text = toml::to_string(&config)?;

@@ -197,7 +197,8 @@ impl Folder {
             let epoch = sealed.info.epoch;
             let share = file_key.open_sealed(&share_aad(name, epoch), &hex::decode(&sealed.sealed_share)?)?;
             let Sealed { info, key_file, sealed_share } = sealed;
-            key.slots.insert(epoch, Slot { share: PrfShare::from_bytes(&share)?, info, key_file, sealed_share });
+            let share = PrfShare::from_bytes(info.suite()?, &share)?;
+            key.slots.insert(epoch, Slot { share, info, key_file, sealed_share });
         }
         Ok(key)
     }
@@ -206,7 +207,7 @@ impl Folder {
     fn take_over(&self, name: &KeyName, file: FirstFile) -> Result<Key> {
         let sealed = [hex::decode(&file.nonce)?, hex::decode(&file.sealed_share)?].concat();
         let aad = [b"FDK-share-v1", name.0.as_slice(), &name.1.to_be_bytes()].concat();
-        let share = PrfShare::from_bytes(&self.key.open_sealed(&aad, &sealed)?)?;
+        let share = PrfShare::from_bytes(file.info.suite()?, &self.key.open_sealed(&aad, &sealed)?)?;
         let mut old = fs::OpenOptions::new().write(true).open(self.file(name))?;
         let mut key = Key { since: now(), ..Key::default() };
         self.add(name, &mut key, share, file.info)?;

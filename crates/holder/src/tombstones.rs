@@ -285,7 +285,7 @@ fn each(path: &Path, mut mark: impl FnMut(&Mark) -> Result<()>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use volvelle_fragments::Place;
+    use volvelle_fragments::{Place, Suite};
 
     use super::*;
 
@@ -298,13 +298,14 @@ mod tests {
 
     fn input(path: &str, key_id: u32, salt: u8) -> Input {
         let place = Place { realm: [1; 16], key_id, purpose: 1, item: [2; 16], version: 3, path: path.to_owned() };
-        Input { place, salt: [salt; 32] }
+        Input { suite: Suite::Ristretto255, place, salt: [salt; 32] }
     }
 
     #[test]
     fn a_mark_outlives_rename_and_new_key_and_hits_no_other_record() {
         let buried = mark(&input("/a", 1, 9));
         assert_eq!(buried, mark(&input("/renamed", 2, 9)));
+        assert_eq!(buried, mark(&Input { suite: Suite::P256, ..input("/a", 2, 9) }), "in whichever suite");
         assert_ne!(buried, mark(&input("/a", 1, 8)), "a later item of the same name has another salt");
     }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use volvelle_fragments::{PublicShare, publics};
+use volvelle_fragments::{PublicShare, Suite, publics};
 use zeroize::Zeroizing;
 
 use crate::roster::Roster;
@@ -91,8 +91,15 @@ pub(crate) enum Request {
     Health {},
     /// What is known of a key (gateways only).
     KeyInfo { realm: String, key_id: u32 },
-    /// Begin a generation; answers this holder's public package (gateways only, as coordinators).
-    Round1 { realm: String, key_id: u32, session: String },
+    /// Begin a generation; answers this holder's public package (gateways only, as coordinators). Suite 1 is not said, so that
+    /// holders from before there were two understand it.
+    Round1 {
+        realm: String,
+        key_id: u32,
+        session: String,
+        #[serde(default, skip_serializing_if = "is_first")]
+        suite: Suite,
+    },
     /// Begin a refresh from `base`; answers this holder's public package.
     Refresh1 { realm: String, key_id: u32, session: String, base: u32, epoch: u32 },
     /// Everybody's public packages; sends the secret packages to the other holders.
@@ -129,6 +136,10 @@ pub(crate) enum Request {
     Retire { realm: String, key_id: u32 },
     /// It is needed after all.
     Keep { realm: String, key_id: u32 },
+}
+
+fn is_first(suite: &Suite) -> bool {
+    *suite == Suite::Ristretto255
 }
 
 /// A key's name in a message.
@@ -236,6 +247,11 @@ impl KeyInfo {
     /// The transcript's bytes.
     pub(crate) fn transcript(&self) -> Result<[u8; 32]> {
         hex::decode(&self.transcript).ok().and_then(|bytes| bytes.try_into().ok()).context("a transcript is 32 bytes")
+    }
+
+    /// The suite of this key, which the length of its public shares tells.
+    pub(crate) fn suite(&self) -> Result<Suite> {
+        Ok(publics::suite(&self.shares()?)?)
     }
 
     /// Holders needed for an answer with this key.

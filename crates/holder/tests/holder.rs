@@ -32,6 +32,8 @@ mod rest;
 mod rosters;
 #[path = "holder/signatures.rs"]
 mod signatures;
+#[path = "holder/suites.rs"]
+mod suites;
 #[path = "holder/token.rs"]
 mod token;
 #[path = "holder/tombstones.rs"]
@@ -43,7 +45,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use volvelle_fragments::{Error, Place};
+use volvelle_fragments::{Error, Place, Suite};
 use volvelle_holder::local::{LocalSetup, prepare};
 use volvelle_holder::{Quorum, QuorumError};
 
@@ -77,8 +79,13 @@ async fn start(folder: &Path) -> (LocalSetup, Vec<Option<Process>>, Quorum) {
 }
 
 async fn start_of(folder: &Path, n: u8, t: u8) -> (LocalSetup, Vec<Option<Process>>, Quorum) {
+    start_in(Suite::default(), folder, n, t).await
+}
+
+async fn start_in(suite: Suite, folder: &Path, n: u8, t: u8) -> (LocalSetup, Vec<Option<Process>>, Quorum) {
     let mut setup = prepare(folder, n, t).expect("prepares");
     setup.quorum.kek_cache_seconds = 0;
+    setup.quorum.suite = suite;
     let processes = setup.holder_configs.iter().map(|c| Some(Process::start(c))).collect();
     let quorum = Quorum::new(&setup.quorum).expect("a quorum");
     until_up(&quorum).await;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use volvelle_domain::account::Account;
 use volvelle_domain::ids::AccountId;
+use volvelle_fragments::Suite;
 use volvelle_fragments::record::KEY_ID_AT;
 use volvelle_holder::QuorumError;
 use volvelle_store::rekeys::{self, Found, KeyMark, Place, Rekey, Stage};
@@ -71,19 +72,27 @@ impl Rekeyer {
         Self { parts, bell: Arc::default() }
     }
 
-    /// Begins a change of every account's key. Every holder must be up. Those under way go on.
+    /// Begins a change of every account's key, to one of this suite, or of the one it has. Every holder must be up and make keys of
+    /// that suite. Those under way go on.
     ///
     /// # Errors
-    /// A holder cannot be reached, or the store failed.
-    pub async fn begin(&self, rate: u32) -> Result<usize, EngineError> {
+    /// A holder cannot be reached, or makes no such keys; then nothing is begun. Or the store failed.
+    pub async fn begin(&self, rate: u32, suite: Option<Suite>) -> Result<usize, EngineError> {
+        if let Some(suite) = suite {
+            self.parts.vault.quorum().require_suite(suite).await?;
+        }
         let mut tx = self.parts.store.read().await?;
         let accounts = accounts::list(&mut tx).await?;
         drop(tx);
         let mut begun = 0;
         for account in accounts {
             let fresh = self.parts.vault.quorum().fresh_key_id(account.realm.0, account.key_id).await?;
+            let suite = match suite {
+                Some(suite) => suite,
+                None => self.parts.vault.quorum().suite_of((account.realm.0, account.key_id)).await?,
+            };
             let mut tx = self.parts.store.begin().await?;
-            let keys = (account.key_id, fresh);
+            let keys = (account.key_id, fresh, suite.byte());
             match rekeys::begin(&mut tx, &account.id, keys, rate, self.parts.clock.now()).await {
                 Ok(()) => begun += 1,
                 Err(StoreError::Conflict(_)) => continue,
@@ -172,14 +181,18 @@ impl Rekeyer {
     /// The holders make the key, unless they have it already, and new records get it.
     async fn generate(&self, rekey: &Rekey) -> Result<Step, EngineError> {
         let account = self.account(&rekey.account).await?;
-        if let Err(error) = self.parts.vault.quorum().create_key(account.realm.0, rekey.new_key).await {
+        let Some(suite) = Suite::of_byte(rekey.suite) else {
+            return Ok(Step::Waits(PAUSES.1, format!("suite {} is not known here: upgrade this gateway", rekey.suite)));
+        };
+        if let Err(error) = self.parts.vault.quorum().create_key_of(suite, account.realm.0, rekey.new_key).await {
             return Ok(Step::Waits(PAUSES.0, error.to_string()));
         }
         let now = self.parts.clock.now();
         let mut tx = self.parts.store.begin().await?;
         let total = rekeys::left(&mut tx, &rekey.account, mark(rekey.new_key)).await?;
         rekeys::switch(&mut tx, rekey, total, now).await?;
-        let detail = format!("new records get key {} in place of key {}", rekey.new_key, rekey.old_key);
+        let detail =
+            format!("new records get key {} of suite {suite} in place of key {}", rekey.new_key, rekey.old_key);
         audit::append(&mut tx, &rekey.account, &[self.entry(rekey, &detail)]).await?;
         tx.commit().await?;
         Ok(Step::Goes(Rekey { stage: Stage::Wrap, total, ..rekey.clone() }))

@@ -12,7 +12,7 @@ use crate::db::{Row, Value, values};
 use crate::{StoreError, Tx, accounts};
 
 const COLUMNS: &str = "account, old_key, new_key, stage, place, total, done, skipped, rate, fence, lease_until, \
-                       started_at, switched_at, ended_at, message";
+                       started_at, switched_at, ended_at, message, suite";
 
 /// How far a change of keys has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +116,8 @@ pub struct Rekey {
     pub ended_at: Option<Micros>,
     /// Why it waits.
     pub message: String,
+    /// The number of the cryptographic suite of the key that every record is to have.
+    pub suite: u8,
 }
 
 /// Begins a change of keys, in place of one that has ended, or whose key was never made. Its fence goes on, so that whoever worked
@@ -126,7 +128,7 @@ pub struct Rekey {
 pub async fn begin(
     tx: &mut Tx,
     account: &AccountId,
-    (old_key, new_key): (u32, u32),
+    (old_key, new_key, suite): (u32, u32, u8),
     rate: u32,
     now: Micros,
 ) -> Result<(), StoreError> {
@@ -134,12 +136,13 @@ pub async fn begin(
     let begun = tx
         .execute(
             "INSERT INTO rekeys (account, old_key, new_key, stage, place, total, done, skipped, rate, fence, lease_owner,
-             lease_until, started_at, message) VALUES ($1, $2, $3, 'generate', $4, 0, 0, 0, $5, 0, '', 0, $6, '')
+             lease_until, started_at, message, suite)
+             VALUES ($1, $2, $3, 'generate', $4, 0, 0, 0, $5, 0, '', 0, $6, '', $7)
              ON CONFLICT (account) DO UPDATE SET old_key = excluded.old_key, new_key = excluded.new_key,
              stage = 'generate', place = excluded.place, total = 0, done = 0, skipped = 0, rate = excluded.rate,
              fence = rekeys.fence + 1, lease_owner = '', lease_until = 0, started_at = excluded.started_at,
-             switched_at = NULL, ended_at = NULL, message = '' WHERE rekeys.stage <> 'wrap'",
-            values![account.0.as_str(), old_key, new_key, text(&Place::start())?, rate, now.0],
+             switched_at = NULL, ended_at = NULL, message = '', suite = excluded.suite WHERE rekeys.stage <> 'wrap'",
+            values![account.0.as_str(), old_key, new_key, text(&Place::start())?, rate, now.0, u32::from(suite)],
         )
         .await?;
     if begun == 1 { Ok(()) } else { Err(StoreError::Conflict("a change of this account's key")) }
@@ -376,5 +379,6 @@ fn read(row: &Row) -> Result<Rekey, StoreError> {
         switched_at: row.opt_int(12)?.map(Micros),
         ended_at: row.opt_int(13)?.map(Micros),
         message: row.text(14)?,
+        suite: row.number(15, "a suite")?,
     })
 }

@@ -110,6 +110,7 @@ const MIGRATIONS: &[&str] = &[
     "CREATE INDEX items_of_key ON items (account, protection_key) WHERE protection_key IS NOT NULL",
     "CREATE INDEX targets_of_key ON targets (account, protection_key) WHERE protection_key IS NOT NULL",
     "CREATE INDEX protection_keys ON items (account, name) WHERE kind = 'key'",
+    "ALTER TABLE rekeys ADD COLUMN suite BIGINT NOT NULL DEFAULT 1",
 ];
 
 /// Brings the tables to the newest form, in the caller's transaction.

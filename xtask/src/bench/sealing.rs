@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use volvelle_fragments::record::fresh_salt;
-use volvelle_fragments::{Input, Kek, Place, PrfShare, Record, combine};
+use volvelle_fragments::{Input, Kek, Place, PrfShare, Record, Suite, combine};
 
 use super::figure::Report;
 
@@ -23,7 +23,7 @@ pub fn run(report: &mut Report) -> Result<()> {
         version: 3,
         path: "/prod/site-01/rack-007/host-000123/root".to_owned(),
     };
-    let input = Input { place, salt: fresh_salt()? };
+    let input = Input { suite: Suite::Ristretto255, place, salt: fresh_salt()? };
     let shares = [share(3)?, share(5)?];
     let kek = derive(&shares, &input)?;
     let record = Record::seal(&input, &kek, false, VALUE)?;
@@ -40,7 +40,7 @@ fn share(byte: u8) -> Result<PrfShare> {
     let mut bytes = [byte; 32];
     // Below the order of the group.
     bytes[31] = 0;
-    Ok(PrfShare::from_bytes(&bytes)?)
+    Ok(PrfShare::from_bytes(Suite::Ristretto255, &bytes)?)
 }
 
 fn derive(shares: &[PrfShare; 2], input: &Input) -> Result<Kek> {

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use volvelle_testkit::{
-    gateway::DevGateway,
+    gateway::{DevGateway, built_program},
     hosts::{Host, HostKind, INITIAL_PASSWORD},
 };
 
@@ -100,7 +100,8 @@ async fn answers_are_prose_tables_json_or_what_a_path_selects() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fragments_are_shown_refreshed_and_repaired_and_values_stay() -> Result<()> {
-    let gateway = DevGateway::start().await?;
+    built_program("volvelle-holder")?;
+    let gateway = DevGateway::start_program(built_program("volvelle")?, &[("VOLVELLE_SUITE", "p256")]).await?;
     let person = Person::new().with("VOLVELLE_DATA_DIR", gateway.data_dir().display().to_string());
     person.typing("create-secret -n /app/key --value -", "s3cret value\n");
     let status = |at: &str| -> Result<Value> {
@@ -109,6 +110,7 @@ async fn fragments_are_shown_refreshed_and_repaired_and_values_stay() -> Result<
     };
     assert_eq!((status("/threshold")?, status("/epoch")?), (Value::from(2), Value::from(0)));
     assert_eq!(status("/holders")?.as_array().map(Vec::len), Some(3));
+    assert_eq!(status("/keys/0/suite")?, Value::from("p256"), "what `volvelle dev` was told");
     let said = person.succeeds("fragments refresh");
     assert_eq!(said, "The fragments of 1 keys were refreshed; the newest epoch is 1\n");
     for n in 0..3 {
@@ -118,7 +120,8 @@ async fn fragments_are_shown_refreshed_and_repaired_and_values_stay() -> Result<
     }
     assert_eq!(person.succeeds("get-secret-value -n /app/key"), "s3cret value\n");
     let table = person.succeeds("fragments status");
-    assert!(table.starts_with("HOLDER") && table.matches(" up ").count() == 3, "{table}");
+    let keys = "1 account has a key of suite p256 of which 2 holders are needed\nHOLDER";
+    assert!(table.starts_with(keys) && table.matches(" up ").count() == 3, "{table}");
     let doctor = person.succeeds("fragments doctor");
     assert!(doctor.contains("holders 1, 2, 3 are on one host") && !doctor.contains("not signed"), "{doctor}");
     let repaired = person.succeeds("fragments repair --holder 2");
@@ -130,7 +133,7 @@ async fn fragments_are_shown_refreshed_and_repaired_and_values_stay() -> Result<
     assert!(person.succeeds("fragments drop-holder --holder 4").contains("what holder 4 kept is worth nothing"));
     assert!(person.run("fragments repair --holder 9").err.contains("no holder 9"));
     assert!(person.succeeds("audit list").contains("1 keys refreshed"));
-    let said = person.succeeds("fragments rekey --rate 1000");
+    let said = person.succeeds("fragments rekey --rate 1000 --suite ristretto255");
     assert!(said.starts_with("1 accounts get another key, and new records have it"), "{said}");
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     let done = loop {
@@ -144,7 +147,10 @@ async fn fragments_are_shown_refreshed_and_repaired_and_values_stay() -> Result<
     assert_eq!((&done["done"], &done["left"], &done["new_key"]), (&Value::from(1), &Value::from(0), &Value::from(2)));
     assert_eq!(person.succeeds("get-secret-value -n /app/key"), "s3cret value\n");
     let status = person.run("fragments rekey --status");
-    assert!(status.out.contains("wrapped") && status.out.contains("in use"), "{}", status.out);
+    for word in ["wrapped", "in use", "ristretto255"] {
+        assert!(status.out.contains(word), "{word}: {}", status.out);
+    }
+    assert!(person.run("fragments rekey --suite p384").err.contains("ristretto255 or p256"));
     assert!(status.err.contains("--retire"), "{}", status.err);
     assert!(person.succeeds("fragments rekey --retire").starts_with("The old keys are retired"));
     assert!(person.succeeds("fragments rekey --status").contains("destroyed at"));

@@ -1,4 +1,4 @@
-//! Another key with another threshold while everything goes on: readers on two gateways, a secret that rotates, gateways killed
+//! Another key with another threshold or of another suite while everything goes on: readers on two gateways, a secret that rotates, gateways killed
 //! in the middle; no read fails, no record is lost, and the old key is destroyed.
 
 use std::path::Path;
@@ -188,7 +188,7 @@ fn short_grace(config: &Path) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_change_their_threshold_while_everything_goes_on() -> Result<()> {
+async fn keys_change_their_threshold_and_their_suite_while_everything_goes_on() -> Result<()> {
     let (mut site, database) = (Site::start_of(4, 2)?, Postgres::start()?);
     let host = Host::start(HostKind::Debian)?;
     let mut holders = std::mem::take(&mut site.holders);
@@ -230,7 +230,7 @@ async fn keys_change_their_threshold_while_everything_goes_on() -> Result<()> {
         })
         .collect();
     let outcome = tokio::join!(world.rotate_all_the_time(&host), async {
-        let outcome = change_twice(&world, &mut holders, &mut gateways).await;
+        let outcome = change_keys(&world, &mut holders, &mut gateways).await;
         if outcome.is_ok() {
             world.until_enough().await;
         }
@@ -257,14 +257,21 @@ async fn keys_change_their_threshold_while_everything_goes_on() -> Result<()> {
     Ok(())
 }
 
-/// Two of four become three of four, and then two again.
-async fn change_twice(world: &World, holders: &mut [Running], gateways: &mut Vec<Running>) -> Result<()> {
-    for (threshold, key) in [(3, 2), (2, 3)] {
-        world.change_threshold(holders, gateways, threshold).await?;
-        let began = world.rekey(json!({"rate": RATE})).await?;
+/// Two of four become three of four; then two again, on NIST's curve; then the first curve again.
+async fn change_keys(world: &World, holders: &mut [Running], gateways: &mut Vec<Running>) -> Result<()> {
+    for (threshold, key, suite) in [(3, 2, None), (2, 3, Some("p256")), (2, 4, Some("ristretto255"))] {
+        if key < 4 {
+            world.change_threshold(holders, gateways, threshold).await?;
+        }
+        let mut asked = json!({"rate": RATE});
+        if let Some(suite) = suite {
+            asked["suite"] = json!(suite);
+        }
+        let began = world.rekey(asked).await?;
         ensure!(began["begun"] == 1 && began["failed"] == json!({}), "{began}");
-        let now = &began["rekeys"][0];
-        ensure!(now["new_key"] == key && now["threshold"] == threshold, "new records have the new key at once: {now}");
+        let (now, suite) = (&began["rekeys"][0], suite.unwrap_or("ristretto255"));
+        let told = now["new_key"] == key && now["threshold"] == threshold && now["suite"] == suite;
+        ensure!(told, "new records have the new key at once: {now}");
         ensure!(world.rekey(json!({})).await?["begun"] == 0, "one at a time");
         let early = world.rekey(json!({"retire": true})).await?;
         ensure!(early["failed"].as_object().is_some_and(|failed| failed.len() == 1), "too early: {early}");
@@ -274,8 +281,8 @@ async fn change_twice(world: &World, holders: &mut [Running], gateways: &mut Vec
         }
         let done = world.until("every record is wrapped", |now| now["stage"] == "wrapped").await?;
         report(&format!(
-            "{} of {} records wrapped under a key of which {threshold} are needed, {} a second (bound {RATE}), both gateways killed \
-             meanwhile",
+            "{} of {} records wrapped under a key of suite {suite} of which {threshold} are needed, {} a second (bound {RATE}), \
+             both gateways killed meanwhile",
             done["done"], done["total"], done["per_second"]
         ));
         ensure!(done["not_wrapped"] == 0 && done["left"] == 0, "{done}");
@@ -284,8 +291,48 @@ async fn change_twice(world: &World, holders: &mut [Running], gateways: &mut Vec
         let gone =
             |now: &Value| now["old_key_at_holders"].as_object().is_some_and(|at| at.values().all(|w| w == "gone"));
         world.until("the old key is destroyed", gone).await?;
+        if suite == "p256" {
+            live_on_nists_curve(world, holders).await?;
+        }
     }
     Ok(())
+}
+
+/// Fragments of the other suite are refreshed, missed, lost and restored like those of the first, while everything goes on.
+async fn live_on_nists_curve(world: &World, holders: &mut [Running]) -> Result<()> {
+    let token = json!({"token": world.token});
+    let refreshed = world.post(0, "fragments-refresh", &token).await?;
+    ensure!(refreshed["keys"] == 1 && refreshed["failed"] == json!({}), "{refreshed}");
+    let status = world.post(0, "fragments-status", &token).await?;
+    let key = &status["keys"][0];
+    ensure!(key["key"] == 3 && key["suite"] == "p256" && key["threshold"] == 2, "{status}");
+    ensure!(status["holders"][3]["suites"] == json!(["ristretto255", "p256"]), "{status}");
+    let (configs, quorum) = (&world.site.setup.holder_configs, Quorum::new(&world.site.setup.quorum)?);
+
+    holders[0].0.kill()?;
+    holders[0].0.wait()?;
+    for n in 0..20 {
+        let name = format!("/s/{n}");
+        let read = world.post(n, "get-secret-value", &json!({"token": world.token, "names": [name]})).await?;
+        ensure!(read[&name] == format!("value {n}"), "{read}");
+    }
+    holders[0] = Running::holder(&configs[0])?;
+    until_up(&quorum).await?;
+
+    holders[1].0.kill()?;
+    holders[1].0.wait()?;
+    std::fs::remove_dir_all(configs[1].parent().context("a folder")?.join("state"))?;
+    holders[1] = Running::holder(&configs[1])?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let repair = json!({"token": world.token, "holder": 2});
+    loop {
+        match world.post(0, "fragments-repair", &repair).await {
+            Ok(done) if done["restored"] == 1 && done["failed"] == json!({}) => break,
+            other => ensure!(Instant::now() < deadline, "holder 2 is repaired: {other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    until_up(&quorum).await
 }
 
 /// Past the test's own capture: the figure is what this test is run for.

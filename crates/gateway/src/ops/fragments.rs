@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use volvelle_domain::ids::Micros;
+use volvelle_fragments::Suite;
 use volvelle_holder::quorum::{Finding, HolderStatus, KeyName, Severity};
 use volvelle_store::tombstones;
 
@@ -37,6 +38,7 @@ pub async fn status(ctx: &Ctx<'_>) -> Answer {
         "epoch": epoch,
         "refreshed_at": refreshed.map(time),
         "holders": holders,
+        "keys": super::rekey::keys(ctx).await?,
         "rekeys": super::rekey::under_way(ctx).await?,
         "tombstones_pending": unburied.count,
         "tombstones_pending_since": unburied.oldest.map(crate::shape::time),
@@ -52,6 +54,7 @@ fn holder(status: &HolderStatus) -> Value {
         "refreshed_at": status.refreshed_at.map(time),
         "round_trip_us": status.round_trip.and_then(|time| u64::try_from(time.as_micros()).ok()),
         "software": status.software,
+        "suites": status.suites.iter().filter_map(|byte| Suite::of_byte(*byte)).map(Suite::name).collect::<Vec<_>>(),
         "tombstones": status.tombstones,
         "detail": status.detail,
     })

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use volvelle_domain::ids::AccountId;
+use volvelle_fragments::Suite;
 use volvelle_holder::quorum::Fate;
 use volvelle_rotation::rekey::USUAL_RATE;
 use volvelle_store::rekeys::{Rekey, Stage};
@@ -20,6 +21,8 @@ use crate::shape;
 
 /// Records in a second, at most.
 const RATES: std::ops::RangeInclusive<u32> = 1..=100_000;
+/// Keys of accounts shown in one answer, at most.
+const KEYS_SHOWN: usize = 1000;
 /// How long an answer waits for the new keys; they are made all the same.
 const MAKING: Duration = Duration::from_secs(10);
 
@@ -33,7 +36,12 @@ pub async fn rekey(ctx: &Ctx<'_>, params: &Params) -> Answer {
     if rate.is_some_and(|rate| !RATES.contains(&rate)) {
         return Err(bad("rate", "must be between 1 and 100000 records in a second"));
     }
+    let suite: Option<Suite> =
+        params.text("suite").map(str::parse).transpose().map_err(|_| bad("suite", "must be ristretto255 or p256"))?;
     let (status, retire) = (params.is("status"), params.is("retire"));
+    if suite.is_some() && (status || retire) {
+        return Err(bad("suite", "is for a change that begins, not with status or retire"));
+    }
     if status && retire {
         return Err(bad("status", "and retire cannot be given together"));
     }
@@ -45,7 +53,7 @@ pub async fn rekey(ctx: &Ctx<'_>, params: &Params) -> Answer {
     let (begun, failed) = match (status, retire) {
         (true, _) => (0, Map::new()),
         (_, true) => (0, retire_all(ctx).await?),
-        _ => begin(ctx, rate.unwrap_or(USUAL_RATE)).await?,
+        _ => begin(ctx, rate.unwrap_or(USUAL_RATE), suite).await?,
     };
     Ok(json!({"begun": begun, "rekeys": under_way(ctx).await?, "failed": failed}))
 }
@@ -56,8 +64,8 @@ async fn all(ctx: &Ctx<'_>) -> Result<Vec<Rekey>, ApiError> {
 }
 
 /// Begins with every account, and waits until the holders have made the keys or say why not.
-async fn begin(ctx: &Ctx<'_>, rate: u32) -> Result<(usize, Map<String, Value>), ApiError> {
-    let begun = ctx.app.rekeyer.begin(rate).await?;
+async fn begin(ctx: &Ctx<'_>, rate: u32, suite: Option<Suite>) -> Result<(usize, Map<String, Value>), ApiError> {
+    let begun = ctx.app.rekeyer.begin(rate, suite).await?;
     let tx = ctx.app.store.begin().await?;
     ctx.commit(tx, "fragments", &format!("{begun} accounts get another key")).await?;
     let until = Instant::now() + MAKING;
@@ -93,6 +101,24 @@ async fn label(ctx: &Ctx<'_>, account: &AccountId) -> Result<(String, [u8; 16]),
     Ok((if account == ctx.id() { account.0.clone() } else { hex::encode(realm) }, realm))
 }
 
+/// The key of every account with its suite and threshold, as far as holders tell them.
+pub(super) async fn keys(ctx: &Ctx<'_>) -> Result<Vec<Value>, ApiError> {
+    let mut tx = ctx.app.store.read().await?;
+    let accounts = accounts::list(&mut tx).await?;
+    drop(tx);
+    let quorum = ctx.app.vault.quorum();
+    let mut shown = Vec::new();
+    for account in accounts.into_iter().take(KEYS_SHOWN) {
+        let key = (account.realm.0, account.key_id);
+        // Whoever does not answer for one key does not for the next, and would be waited for each time.
+        let Ok(suite) = quorum.suite_of(key).await else { break };
+        let label = if &account.id == ctx.id() { account.id.0 } else { hex::encode(account.realm.0) };
+        let threshold = quorum.threshold_of(key).await.ok();
+        shown.push(json!({"account": label, "key": key.1, "suite": suite.name(), "threshold": threshold}));
+    }
+    Ok(shown)
+}
+
 /// Every change of keys, and how far it is.
 pub(super) async fn under_way(ctx: &Ctx<'_>) -> Result<Vec<Value>, ApiError> {
     let mut shown = Vec::new();
@@ -121,6 +147,7 @@ async fn show(ctx: &Ctx<'_>, rekey: &Rekey) -> Result<Value, ApiError> {
         "old_key": rekey.old_key,
         "new_key": rekey.new_key,
         "threshold": threshold,
+        "suite": Suite::of_byte(rekey.suite).map(Suite::name),
         "stage": rekey.stage.as_str(),
         "total": rekey.total,
         "done": rekey.done,

@@ -29,6 +29,7 @@ async fn a_tenants_administrator_changes_no_keys() {
     assert_eq!(shown["rekeys"].as_array().map(Vec::len), Some(2));
     for key in shown["rekeys"].as_array().into_iter().flatten() {
         assert_eq!((&key["old_key"], &key["new_key"], &key["threshold"]), (&json!(1), &json!(2), &json!(2)));
+        assert_eq!(key["suite"], "ristretto255", "it keeps its suite when nobody says");
         assert_ne!(key["stage"], "generate", "{key}");
     }
     let secret = json!({"name": "/a", "value": "v"});
@@ -40,7 +41,13 @@ async fn a_tenants_administrator_changes_no_keys() {
 async fn parameters_that_make_no_sense_are_refused_and_the_rate_may_change_at_any_time() {
     let world = World::start().await;
     let admin = &world.admin.token;
-    for body in [json!({"rate": 100_001}), json!({"rate": -1}), json!({"status": true, "retire": true})] {
+    for body in [
+        json!({"rate": 100_001}),
+        json!({"rate": -1}),
+        json!({"status": true, "retire": true}),
+        json!({"suite": "p384"}),
+        json!({"suite": "p256", "status": true}),
+    ] {
         assert_eq!(world.refused(admin, "fragments-rekey", body).await.0, 400);
     }
     assert_eq!(world.done("fragments-rekey", json!({"status": true})).await["rekeys"], json!([]));

@@ -1,11 +1,11 @@
 //! Evaluating: the holder's whole purpose.
 //!
-//! What must stay true: only inputs that parse strictly are evaluated; inputs of probes and inputs of records never mix, so that a
+//! What must stay true: only inputs that parse strictly, and are of the key's own suite, are evaluated; inputs of probes and inputs of records never mix, so that a
 //! probe's answer says nothing about any record.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use volvelle_fragments::place::PROBE;
-use volvelle_fragments::{Input, proof};
+use volvelle_fragments::{Input, Suite, proof};
 
 use super::Holder;
 use super::authorize::Behind;
@@ -45,7 +45,7 @@ impl Holder {
             return Ok(Outcome::Unauthorized(why));
         }
         self.used(&(request.realm, request.key_id), request.operation)?;
-        let (refused, lines) = self.judge(gateway, &request, &behind)?;
+        let (refused, lines) = self.judge(gateway, (&request, slot.share.suite()), &behind)?;
         ensure!(
             refused.iter().any(|refused| *refused != Some(Answer::Bad)),
             "none of the inputs belongs to this key and operation"
@@ -71,23 +71,24 @@ impl Holder {
     fn judge(
         &self,
         gateway: usize,
-        request: &EvalRequest<'_>,
+        (request, suite): (&EvalRequest<'_>, Suite),
         behind: &Behind,
     ) -> Result<(Vec<Option<Answer>>, Vec<Line>)> {
         let guard = self.guards.get(gateway).context("the gateway is not in the roster")?;
         let mut judged = (Vec::with_capacity(request.inputs.len()), Vec::with_capacity(request.inputs.len()));
         for x in &request.inputs {
-            let (refused, line) = match Input::parse(x).ok().filter(|input| belongs(input, request)) {
-                None => (Some(Answer::Bad), Line::unread()),
-                Some(input) => {
-                    let deleted = self.tombstones.hit(&input)?.then_some(Answer::Tombstone);
-                    let refused = deleted
-                        .or_else(|| self.authorizer.refuses(behind, gateway, request.operation, &input))
-                        .or_else(|| guard.refuses(request.operation, &input));
-                    let status = refused.map_or("evaluated", Answer::word);
-                    (refused, Line::of(input.place, status))
-                }
-            };
+            let (refused, line) =
+                match Input::parse(x).ok().filter(|input| input.suite == suite && belongs(input, request)) {
+                    None => (Some(Answer::Bad), Line::unread()),
+                    Some(input) => {
+                        let deleted = self.tombstones.hit(&input)?.then_some(Answer::Tombstone);
+                        let refused = deleted
+                            .or_else(|| self.authorizer.refuses(behind, gateway, request.operation, &input))
+                            .or_else(|| guard.refuses(request.operation, &input));
+                        let status = refused.map_or("evaluated", Answer::word);
+                        (refused, Line::of(input.place, status))
+                    }
+                };
             judged.0.push(refused);
             judged.1.push(line);
         }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use volvelle_fragments::dkg::Outcome;
-use volvelle_fragments::{dkg, refresh};
+use volvelle_fragments::{Suite, dkg, refresh};
 use zeroize::Zeroizing;
 
 use super::{Holder, PATIENCE, certificate};
@@ -65,12 +65,13 @@ impl Session {
 }
 
 impl Holder {
-    pub(super) fn round1(&self, name: KeyName, session: String) -> Result<Response> {
+    pub(super) fn round1(&self, name: KeyName, session: String, suite: Suite) -> Result<Response> {
+        ensure!(self.suites().contains(&suite), "this holder makes no keys of suite {suite}");
         let active = self.key(&name)?.is_some_and(|key| key.newest().is_some());
         ensure!(!active, "this key exists already");
         ensure!(!self.folder.was_destroyed(&name), "this key was destroyed; take another id");
         let n = u8::try_from(self.roster.holders.len())?;
-        let (first, package) = dkg::round1(self.config.index, n, self.roster.threshold)?;
+        let (first, package) = dkg::round1(suite, self.config.index, n, self.roster.threshold)?;
         self.begin(session, name, Purpose::NewKey, First::NewKey(first))?;
         Ok(Response::Package(hex::encode(package)))
     }
@@ -81,7 +82,7 @@ impl Holder {
         key.epochs()?.prepare(base, epoch, [0; 32])?;
         let slot = key.slots.get(&base).with_context(|| format!("epoch {base} is not held here"))?;
         let n = u8::try_from(self.roster.holders.len())?;
-        let (first, package) = refresh::round1(self.config.index, n, slot.info.threshold()?)?;
+        let (first, package) = refresh::round1(slot.share.suite(), self.config.index, n, slot.info.threshold()?)?;
         self.begin(session, name, Purpose::Refresh { base, epoch }, First::Refresh(first))?;
         Ok(Response::Package(hex::encode(package)))
     }

@@ -93,13 +93,13 @@ impl Guard {
 
 #[cfg(test)]
 mod tests {
-    use volvelle_fragments::Place;
+    use volvelle_fragments::{Place, Suite};
 
     use super::*;
 
     fn input(path: &str, version: u32) -> Input {
         let place = Place { realm: [1; 16], key_id: 1, purpose: 1, item: [2; 16], version, path: path.to_owned() };
-        Input { place, salt: [3; 32] }
+        Input { suite: Suite::Ristretto255, place, salt: [3; 32] }
     }
 
     fn policy() -> Policy {

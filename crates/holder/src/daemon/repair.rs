@@ -94,7 +94,9 @@ impl Holder {
 
     pub(super) async fn repair_sum(&self, session: &str) -> Result<Response> {
         let state = lock(&self.repairs).remove(session).context("this repair is not known here")?;
-        let sum = repair::sum(&state.parts()?)?;
+        let key = self.key(&state.name)?.context("this key is not known here")?;
+        let slot = key.slots.get(&state.epoch).with_context(|| format!("epoch {} is not held here", state.epoch))?;
+        let sum = repair::sum(slot.share.suite(), &state.parts()?)?;
         self.deliver(session, state.lost, &sum).await?;
         Ok(Response::Done)
     }

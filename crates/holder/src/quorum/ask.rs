@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
-use volvelle_fragments::{Combined, Partial, Proof, Weights, proof};
+use volvelle_fragments::{Combined, Error, Partial, Proof, Suite, Weights, place, proof};
 
 use super::epochs::View;
 use super::{KeyName, PATIENCE, Peer, Quorum, QuorumError, Refusal};
@@ -24,7 +24,13 @@ use crate::wire::{Frame, Kind};
 /// Another holder is asked after three times the median, within these bounds.
 const HEDGE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 /// What each further input of a batch may take.
-const PER_INPUT: Duration = Duration::from_micros(200);
+const fn per_input(suite: Suite) -> Duration {
+    match suite {
+        Suite::Ristretto255 => Duration::from_micros(200),
+        Suite::P256 => Duration::from_micros(800),
+    }
+}
+
 /// Holders whose medians have the same place among these bounds are asked in turn; faster ones first.
 const PACES_US: [u32; 5] = [3_000, 10_000, 30_000, 100_000, 300_000];
 
@@ -122,6 +128,10 @@ impl Quorum {
         self.keep_up();
         *lock(&self.0.last_used) = Some(key);
         let mut view = self.view(key).await?;
+        // A record says of which suite its key is; whoever changed that changed the record.
+        if xs.iter().any(|x| place::suite(x) != Some(view.suite())) {
+            return Err(Error::Tampered.into());
+        }
         for _ in 0..ANEW {
             let body = self.message(op, (key, view.epoch), xs, proving)?;
             let race = Race {
@@ -177,7 +187,7 @@ impl<'a> Race<'a> {
     async fn run(mut self) -> Result<Answers, End> {
         let needed = usize::from(self.view.threshold);
         let order = self.quorum.order();
-        let delay = delay(&order[..needed.min(order.len())], self.xs.len());
+        let delay = delay(&order[..needed.min(order.len())], self.xs.len(), self.view.suite());
         let mut waiting = order.into_iter();
         let mut under_way = FuturesUnordered::new();
         for peer in waiting.by_ref().take(needed) {
@@ -311,10 +321,10 @@ impl<'a> Race<'a> {
     }
 }
 
-fn delay(asked: &[&Arc<Peer>], inputs: usize) -> Duration {
+fn delay(asked: &[&Arc<Peer>], inputs: usize, suite: Suite) -> Duration {
     let median = asked.iter().map(|peer| peer.median_us.load(Ordering::Relaxed)).max().unwrap_or(0);
     let usual = Duration::from_micros(u64::from(median) * 3).clamp(HEDGE.0, HEDGE.1);
-    usual + PER_INPUT * u32::try_from(inputs.saturating_sub(1)).unwrap_or(u32::MAX)
+    usual + per_input(suite) * u32::try_from(inputs.saturating_sub(1)).unwrap_or(u32::MAX)
 }
 
 fn combine(answers: &Answers) -> Result<Vec<Combined>, QuorumError> {
@@ -342,7 +352,8 @@ pub(super) fn read(
     let mut partials = Vec::with_capacity(xs.len());
     for answer in &answers.answers {
         partials.push(match answer {
-            Answer::Evaluated(y) => Partial::from_bytes(y).map_err(|_| Wrong::Lied)?,
+            Answer::Evaluated(y) if y.suite() == view.suite() => Partial::from_bytes(y).map_err(|_| Wrong::Lied)?,
+            Answer::Evaluated(_) => return Err(Wrong::Lied),
             Answer::Denied => return Err(Wrong::Refuses(Refusal::Policy)),
             Answer::Rate => return Err(Wrong::Refuses(Refusal::Budget)),
             Answer::Tombstone => return Err(Wrong::Refuses(Refusal::Deleted)),
@@ -353,7 +364,7 @@ pub(super) fn read(
         return Ok(partials);
     }
     let proof = answers.proof.ok_or_else(|| says("no proof"))?;
-    let proof = Proof::from_bytes(&proof).map_err(|_| Wrong::Lied)?;
+    let proof = Proof::from_bytes(view.suite(), &proof).map_err(|_| Wrong::Lied)?;
     let public = view.publics.get(&index).ok_or_else(|| says("no public share"))?;
     proof::verify(public, xs, &partials, &proof).map_err(|_| Wrong::Lied)?;
     Ok(partials)

@@ -88,7 +88,7 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
-    use volvelle_fragments::{PrfShare, combine};
+    use volvelle_fragments::{PrfShare, Suite, combine};
 
     use super::*;
 
@@ -96,7 +96,7 @@ mod tests {
         let answer = |byte: u8| {
             let mut bytes = [byte; 32];
             bytes[31] = 0;
-            PrfShare::from_bytes(&bytes).expect("canonical").evaluate(b"x").expect("evaluates")
+            PrfShare::from_bytes(Suite::Ristretto255, &bytes).expect("canonical").evaluate(b"x").expect("evaluates")
         };
         Kek::derive(b"x", &combine(&[(1, answer(1)), (2, answer(2))]).expect("a quorum"), None).expect("derives")
     }

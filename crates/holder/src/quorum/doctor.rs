@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use futures_util::future::join_all;
 
+use volvelle_fragments::Suite;
+
 use super::{HolderStatus, Quorum};
 use crate::state::now;
 
@@ -49,6 +51,7 @@ impl Quorum {
         let mut findings = self.of_roster().await;
         findings.extend(statuses.iter().filter_map(of_state));
         findings.extend(statuses.iter().filter_map(of_backup));
+        findings.extend(statuses.iter().filter_map(|status| of_suite(status, self.suite())));
         findings.extend(self.of_epochs(&statuses));
         for status in &statuses {
             if let Some(skew) = status.clock_skew.filter(|skew| *skew > SKEW) {
@@ -161,6 +164,16 @@ fn of_backup(status: &HolderStatus) -> Option<Finding> {
     };
     let hint = "make one on its machine and touch backup.made there: docs/operate/holders.md";
     Some(Finding::new(Severity::Warning, "backup", message, hint))
+}
+
+/// A holder without the suite of new accounts stops the making of their keys.
+fn of_suite(status: &HolderStatus, suite: Suite) -> Option<Finding> {
+    if status.round_trip.is_none() || status.suites.contains(&suite.byte()) {
+        return None;
+    }
+    let message = format!("holder {} makes no keys of suite {suite}, which new accounts are to have", status.index);
+    let hint = "upgrade it, or allow the suite with `suites` in its holder.toml";
+    Some(Finding::new(Severity::Error, "suite", message, hint))
 }
 
 fn of_state(status: &HolderStatus) -> Option<Finding> {

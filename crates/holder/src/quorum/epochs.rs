@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::ensure;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use volvelle_fragments::{PublicShare, publics};
+use volvelle_fragments::{PublicShare, Suite, publics};
 
 use super::{PATIENCE, Publics, Quorum, QuorumError};
 use crate::daemon::certificate;
@@ -29,6 +29,13 @@ pub(super) struct View {
     /// Holders needed for an answer.
     pub(super) threshold: u8,
     group: PublicShare,
+}
+
+impl View {
+    /// The suite of the key, which no epoch changes.
+    pub(super) const fn suite(&self) -> Suite {
+        self.group.suite()
+    }
 }
 
 impl Quorum {

@@ -128,7 +128,7 @@ impl Quorum {
             let place =
                 Place { realm: key.0, key_id: key.1, purpose: PROBE, item: [0; 16], version: 0, path: String::new() };
             let salt = fresh_salt().map_err(|error| error.to_string())?;
-            let x = Input { place, salt }.encode().map_err(|error| error.to_string())?;
+            let x = Input { suite: view.suite(), place, salt }.encode().map_err(|error| error.to_string())?;
             let message = self.message(Operation::Probe, (key, view.epoch), &[&x], Proving::Proved);
             let body = message.map_err(|error| error.to_string())?;
             let frame = peer.link.call(Kind::Eval, body, PATIENCE).await.map_err(|failure| failure.to_string())?;

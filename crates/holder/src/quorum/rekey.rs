@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use volvelle_fragments::{Input, Place, Record};
+use volvelle_fragments::{Input, Place, Record, Suite};
 
 use super::{BATCH, KeyName, PATIENCE, Quorum, QuorumError};
 use crate::eval::Operation;
@@ -29,7 +29,7 @@ struct Moving {
     at: usize,
     record: Record,
     from: Input,
-    to: Input,
+    to: Place,
 }
 
 impl Quorum {
@@ -61,11 +61,19 @@ impl Quorum {
         Ok(self.view(key).await?.threshold)
     }
 
+    /// The cryptographic suite of this key.
+    ///
+    /// # Errors
+    /// No holder knows it.
+    pub async fn suite_of(&self, key: KeyName) -> Result<Suite, QuorumError> {
+        Ok(self.view(key).await?.suite())
+    }
+
     /// The same values under another key of their realm, in few messages; places name the new key, and payloads are not touched.
     /// Each has its own outcome, in the order given. For at most a few hundred records at once.
     pub async fn rekey_many(&self, records: &[(Place, Vec<u8>)]) -> Vec<Result<Vec<u8>, QuorumError>> {
         let mut outcomes: Vec<Option<Result<Vec<u8>, QuorumError>>> = Vec::with_capacity(records.len());
-        let mut moving: BTreeMap<(KeyName, u32), Vec<Moving>> = BTreeMap::new();
+        let mut moving: BTreeMap<(KeyName, u32, Suite), Vec<Moving>> = BTreeMap::new();
         for (at, (place, bytes)) in records.iter().enumerate() {
             let parsed = Record::parse(bytes).and_then(|record| Ok((record.input(place)?, record)));
             outcomes.push(match parsed {
@@ -75,14 +83,14 @@ impl Quorum {
                     self.has_any_leg().err().map(Err)
                 }
                 Ok((from, record)) => {
-                    let to = Input { place: place.clone(), salt: from.salt };
-                    let keys = ((place.realm, place.key_id), record.key_id());
-                    moving.entry(keys).or_default().push(Moving { at, record, from, to });
+                    // Apart by suite too: one record that claims another one spoils no message but its own.
+                    let keys = ((place.realm, place.key_id), record.key_id(), record.suite());
+                    moving.entry(keys).or_default().push(Moving { at, record, from, to: place.clone() });
                     None
                 }
             });
         }
-        for ((new, old), moving) in &moving {
+        for ((new, old, _), moving) in &moving {
             for chunk in moving.chunks(BATCH) {
                 let done = self.rekey_chunk((new.0, *old), *new, chunk).await;
                 for (moved, outcome) in chunk.iter().zip(done) {
@@ -96,10 +104,18 @@ impl Quorum {
 
     async fn rekey_chunk(&self, old: KeyName, new: KeyName, chunk: &[Moving]) -> Vec<Result<Vec<u8>, QuorumError>> {
         let all_fail = |error: &QuorumError| chunk.iter().map(|_| Err(error.repeat())).collect();
-        let mut inputs = Vec::with_capacity(chunk.len());
+        let suite = match self.suite_of(new).await {
+            Ok(suite) => suite,
+            Err(error) => return all_fail(&error),
+        };
+        let (mut inputs, mut targets) = (Vec::with_capacity(chunk.len()), Vec::with_capacity(chunk.len()));
         for moving in chunk {
-            match (moving.from.encode(), moving.to.encode()) {
-                (Ok(from), Ok(to)) => inputs.push((from, to)),
+            let target = Input { suite, place: moving.to.clone(), salt: moving.from.salt };
+            match (moving.from.encode(), target.encode()) {
+                (Ok(from), Ok(to)) => {
+                    inputs.push((from, to));
+                    targets.push(target);
+                }
                 (Err(error), _) | (_, Err(error)) => return all_fail(&error.into()),
             }
         }
@@ -114,8 +130,8 @@ impl Quorum {
             Err(error) => all_fail(&error),
             Ok((old, new)) => {
                 let mut done = Vec::with_capacity(chunk.len());
-                for (moving, (old, new)) in chunk.iter().zip(old.iter().zip(&new)) {
-                    done.push(self.rewrap_by(&moving.record, (&moving.from, old), (&moving.to, new)).await);
+                for ((moving, target), (old, new)) in chunk.iter().zip(&targets).zip(old.iter().zip(&new)) {
+                    done.push(self.rewrap_by(&moving.record, (&moving.from, old), (target, new)).await);
                 }
                 done
             }

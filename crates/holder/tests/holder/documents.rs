@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use volvelle_fragments::Suite;
 use volvelle_holder::Quorum;
 use volvelle_holder::quorum::QuorumConfig;
 use volvelle_holder::roster::IdentityFiles;
@@ -172,6 +173,7 @@ async fn the_three_machines_of_the_document_work_as_written() {
         identity: IdentityFiles { certificate: identity.join("certificate.der"), key: identity.join("key.der") },
         kek_cache_seconds: 0,
         refresh_hours: 0,
+        suite: Suite::default(),
     })
     .expect("a quorum");
     until_up(&quorum).await;

@@ -1,6 +1,7 @@
 //! The binary messages: what is encoded comes back, and nothing else is taken for a message.
 
 use proptest::prelude::*;
+use volvelle_fragments::Encoded;
 use volvelle_holder::eval::{Answer, EvalAnswers, EvalRequest, LARGEST_BATCH, Operation, Proving};
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -9,7 +10,8 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 fn answer() -> impl Strategy<Value = Answer> {
     prop_oneof![
-        any::<[u8; 32]>().prop_map(Answer::Evaluated),
+        any::<[u8; 32]>().prop_map(|y| Answer::Evaluated(Encoded::of(&y).expect("32 bytes"))),
+        any::<[u8; 33]>().prop_map(|y| Answer::Evaluated(Encoded::of(&y).expect("33 bytes"))),
         Just(Answer::Denied),
         Just(Answer::Rate),
         Just(Answer::Tombstone),

@@ -34,7 +34,7 @@ async fn filled(store: &Store, secrets: i64) -> AccountId {
 
 async fn begin(store: &Store, account: &AccountId) -> Result<(), StoreError> {
     let mut tx = store.begin().await.expect("begins");
-    rekeys::begin(&mut tx, account, (1, 2), 100, Micros(5)).await?;
+    rekeys::begin(&mut tx, account, (1, 2, 1), 100, Micros(5)).await?;
     tx.commit().await
 }
 
@@ -121,7 +121,7 @@ async fn every_record_is_wrapped_once_in_steps_and_then_nothing_is_left() {
         // Its key cannot be made: another attempt takes its place, and who worked on the first one changes nothing more.
         let stuck = claim(&store, "a", 20_000).await.expect("there is one");
         let mut tx = store.begin().await.expect("begins");
-        rekeys::begin(&mut tx, &account, (2, 4), 100, Micros(5)).await.expect("begins anew");
+        rekeys::begin(&mut tx, &account, (2, 4, 2), 100, Micros(5)).await.expect("begins anew");
         tx.commit().await.expect("commits");
         let mut tx = store.begin().await.expect("begins");
         let late = rekeys::switch(&mut tx, &stuck, 0, Micros(6)).await;
