@@ -97,7 +97,7 @@ pub(crate) enum Request {
         realm: String,
         key_id: u32,
         session: String,
-        #[serde(default, skip_serializing_if = "is_first")]
+        #[serde(default = "first", skip_serializing_if = "is_first")]
         suite: Suite,
     },
     /// Begin a refresh from `base`; answers this holder's public package.
@@ -138,8 +138,13 @@ pub(crate) enum Request {
     Keep { realm: String, key_id: u32 },
 }
 
+/// The suite of a message that says none.
+const fn first() -> Suite {
+    Suite::Ristretto255
+}
+
 fn is_first(suite: &Suite) -> bool {
-    *suite == Suite::Ristretto255
+    *suite == first()
 }
 
 /// A key's name in a message.

@@ -30,7 +30,7 @@ pub(crate) fn steal_epoch(state: &Path, epoch: u32) -> PrfShare {
     let file_key = opened(&own, format!("FDK-file-key-v1:{name}").as_bytes(), &file_key);
     let aad = [b"FDK-share-v2", REALM.as_slice(), &1_u32.to_be_bytes(), &epoch.to_be_bytes()].concat();
     let share = hex::decode(slot["sealed_share"].as_str().expect("text")).expect("hex");
-    PrfShare::from_bytes(Suite::Ristretto255, &opened(&file_key, &aad, &share)).expect("a fragment")
+    PrfShare::from_bytes(Suite::default(), &opened(&file_key, &aad, &share)).expect("a fragment")
 }
 
 /// Every way to combine some of the answers, each under any index it may claim to have.

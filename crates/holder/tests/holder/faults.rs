@@ -154,7 +154,7 @@ async fn a_probe_names_a_holder_before_a_read_meets_it() {
     for holder in quorum.status().await {
         assert!(holder.round_trip.is_some_and(|time| time < Duration::from_secs(3)));
         assert!(holder.software.is_some_and(|software| software.starts_with("volvelle-holder ")));
-        assert_eq!(holder.suites, [1]);
+        assert_eq!(holder.suites, [1, 2]);
     }
     // One lost its fragment, another has a wrong one.
     processes[0] = None;
