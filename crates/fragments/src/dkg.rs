@@ -21,7 +21,7 @@ pub(crate) type FirstSecret = Of<round1::SecretPackage<FrostOf<Ristretto>>, roun
 /// A holder's secret after a second round, of either suite.
 pub(crate) type SecondSecret = Of<round2::SecretPackage<FrostOf<Ristretto>>, round2::SecretPackage<FrostOf<Nist>>>;
 /// Packages for the others, by index.
-type Outgoing = BTreeMap<u8, Vec<u8>>;
+pub(crate) type Outgoing = BTreeMap<u8, Vec<u8>>;
 
 /// A holder's secret after round 1. It cannot be cloned or written anywhere; a crash starts the generation anew.
 pub struct AfterRound1 {

@@ -12,7 +12,9 @@ use frost_core::{Ciphersuite, Identifier, VerifyingKey};
 use rand_core::OsRng;
 
 use crate::curve::{Curve, Nist, Of, Ristretto};
-use crate::dkg::{self, FirstSecret, Outcome, SecondSecret, culprit, first_packages, identifier, outgoing, without};
+use crate::dkg::{
+    self, FirstSecret, Outcome, Outgoing, SecondSecret, culprit, first_packages, identifier, outgoing, without,
+};
 use crate::{Error, MOST_HOLDERS, PrfShare, PublicShare, Suite, publics};
 
 /// A holder's secret after round 1. It cannot be cloned or written anywhere; a crash starts the refresh anew.
@@ -81,7 +83,7 @@ fn second<F: Ciphersuite>(
     secret: round1::SecretPackage<F>,
     others: &BTreeMap<u8, Vec<u8>>,
     wrap: impl FnOnce(round2::SecretPackage<F>) -> SecondSecret,
-) -> Result<(SecondSecret, BTreeMap<u8, Vec<u8>>), Error> {
+) -> Result<(SecondSecret, Outgoing), Error> {
     let (secret, packages) =
         refresh::refresh_dkg_part2(secret, &first_packages(others)?).map_err(|_| Error::KeyGeneration(None))?;
     Ok((wrap(secret), outgoing(others, &packages)?))

@@ -7,7 +7,7 @@ use volvelle_fragments::{Error, Place, Suite};
 use volvelle_holder::local::prepare;
 use volvelle_holder::{Quorum, QuorumError};
 
-use crate::{Process, REALM, place, replace_fragment, start, start_in, state_of, until_up};
+use crate::{Process, REALM, place, replace_fragment, start_in, state_of, until_up};
 
 fn under(key_id: u32, n: u32) -> Place {
     Place { key_id, version: n, ..place(&format!("/prod/{n}")) }
@@ -92,7 +92,7 @@ async fn a_key_on_nists_curve_does_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_go_to_the_other_suite_and_back_with_their_payloads_untouched() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (setup, mut processes, quorum) = start(folder.path()).await;
+    let (setup, mut processes, quorum) = start_in(Suite::Ristretto255, folder.path(), 3, 2).await;
     let first = sealed(&quorum, 70).await;
     quorum.create_key_of(Suite::P256, REALM, 2).await.expect("makes a key");
     quorum.create_key_of(Suite::P256, REALM, 2).await.expect("is there already");
