@@ -20,8 +20,8 @@ type FrostOf<C> = <C as Curve>::Frost;
 pub(crate) type FirstSecret = Of<round1::SecretPackage<FrostOf<Ristretto>>, round1::SecretPackage<FrostOf<Nist>>>;
 /// A holder's secret after a second round, of either suite.
 pub(crate) type SecondSecret = Of<round2::SecretPackage<FrostOf<Ristretto>>, round2::SecretPackage<FrostOf<Nist>>>;
-/// Packages for the others, by index.
-pub(crate) type Outgoing = BTreeMap<u8, Vec<u8>>;
+/// Encoded packages by index: of a sender, or for a receiver.
+pub(crate) type Packages = BTreeMap<u8, Vec<u8>>;
 
 /// A holder's secret after round 1. It cannot be cloned or written anywhere; a crash starts the generation anew.
 pub struct AfterRound1 {
@@ -98,7 +98,7 @@ fn second<F: Ciphersuite>(
     secret: round1::SecretPackage<F>,
     others: &BTreeMap<u8, Vec<u8>>,
     wrap: impl FnOnce(round2::SecretPackage<F>) -> SecondSecret,
-) -> Result<(SecondSecret, Outgoing), Error> {
+) -> Result<(SecondSecret, Packages), Error> {
     let (secret, packages) = dkg::part2(secret, &first_packages(others)?).map_err(|_| Error::KeyGeneration(None))?;
     Ok((wrap(secret), outgoing(others, &packages)?))
 }
@@ -107,7 +107,7 @@ fn second<F: Ciphersuite>(
 pub(crate) fn outgoing<F: Ciphersuite>(
     others: &BTreeMap<u8, Vec<u8>>,
     packages: &BTreeMap<Identifier<F>, round2::Package<F>>,
-) -> Result<Outgoing, Error> {
+) -> Result<Packages, Error> {
     let encoded = |to: &u8| {
         let package = packages.get(&identifier(*to)?).ok_or(Error::KeyGeneration(Some(*to)))?;
         Ok((*to, package.serialize().map_err(|_| Error::KeyGeneration(None))?))

@@ -13,7 +13,7 @@ use rand_core::OsRng;
 
 use crate::curve::{Curve, Nist, Of, Ristretto};
 use crate::dkg::{
-    self, FirstSecret, Outcome, Outgoing, SecondSecret, culprit, first_packages, identifier, outgoing, without,
+    self, FirstSecret, Outcome, Packages, SecondSecret, culprit, first_packages, identifier, outgoing, without,
 };
 use crate::{Error, MOST_HOLDERS, PrfShare, PublicShare, Suite, publics};
 
@@ -83,7 +83,7 @@ fn second<F: Ciphersuite>(
     secret: round1::SecretPackage<F>,
     others: &BTreeMap<u8, Vec<u8>>,
     wrap: impl FnOnce(round2::SecretPackage<F>) -> SecondSecret,
-) -> Result<(SecondSecret, Outgoing), Error> {
+) -> Result<(SecondSecret, Packages), Error> {
     let (secret, packages) =
         refresh::refresh_dkg_part2(secret, &first_packages(others)?).map_err(|_| Error::KeyGeneration(None))?;
     Ok((wrap(secret), outgoing(others, &packages)?))
@@ -110,7 +110,7 @@ pub fn round3(
 
 fn third<C: Curve>(
     (secret, index): (&round2::SecretPackage<C::Frost>, u8),
-    (first, received): (&BTreeMap<u8, Vec<u8>>, &BTreeMap<u8, Vec<u8>>),
+    (first, received): (&Packages, &Packages),
     share: &PrfShare,
     members: &Members<'_>,
     context: &[u8],

@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use volvelle_fragments::{Kek, Record, combine};
+use volvelle_fragments::{Kek, Place, Record, Suite, combine};
 use volvelle_holder::local::LocalSetup;
 use volvelle_holder::roster::Member;
 use volvelle_holder::setup::{HolderPlan, RosterChange, changed_roster, init_holder};
 use volvelle_holder::{Quorum, Roster};
 
 use crate::attack::steal;
-use crate::{Process, place, replace_files, start, state_of, until_up};
+use crate::{Process, REALM, place, replace_files, start, state_of, until_up};
 
 /// A holder in a folder of its own, which starts with the roster of all.
 fn new_holder(root: &Path, folder: &str, index: u8) -> (Member, std::path::PathBuf) {
@@ -50,7 +50,11 @@ async fn until_reachable(quorum: &Quorum) {
 async fn a_holder_is_added_one_replaced_and_one_dropped() {
     let folder = tempfile::tempdir().expect("a folder");
     let (setup, processes, quorum) = start(folder.path()).await;
+    // A key of each suite.
+    quorum.create_key_of(Suite::P256, REALM, 2).await.expect("makes a key");
+    let other = Place { key_id: 2, ..place("/b") };
     let record = quorum.seal(&place("/a"), b"v").await.expect("seals");
+    let second_record = quorum.seal(&other, b"w").await.expect("seals");
     drop((processes, quorum));
     let kept = folder.path().join("kept");
     replace_files(&kept, &state_of(&setup, 1));
@@ -63,10 +67,11 @@ async fn a_holder_is_added_one_replaced_and_one_dropped() {
         change(&setup, &configs, RosterChange { members: vec![member], ..RosterChange::default() });
     until_reachable(&quorum).await;
     assert_eq!(quorum.open(&place("/a"), &record).await.expect("opens meanwhile").as_slice(), b"v");
+    assert_eq!(quorum.open(&other, &second_record).await.expect("opens meanwhile").as_slice(), b"w");
     assert_eq!(quorum.status().await[3].state, "lost");
     let refused = quorum.refresh().await.expect("tells").failed;
     assert!(refused[0].1.contains("holder 4"), "{refused:?}");
-    assert_eq!(quorum.repair(4).await.expect("enrols").restored, 1);
+    assert_eq!(quorum.repair(4).await.expect("enrols").restored, 2);
     until_up(&quorum).await;
     assert_eq!(quorum.refresh().await.expect("refreshes").epoch, 1);
     drop(processes);
@@ -77,7 +82,7 @@ async fn a_holder_is_added_one_replaced_and_one_dropped() {
     let (processes, quorum) =
         change(&setup, &configs, RosterChange { members: vec![member], ..RosterChange::default() });
     until_reachable(&quorum).await;
-    assert_eq!(quorum.repair(2).await.expect("replaces").restored, 1);
+    assert_eq!(quorum.repair(2).await.expect("replaces").restored, 2);
     until_up(&quorum).await;
     assert_eq!(quorum.refresh().await.expect("refreshes").epoch, 2);
     drop(processes);
@@ -91,6 +96,7 @@ async fn a_holder_is_added_one_replaced_and_one_dropped() {
         let gone = processes.remove(away);
         drop(gone);
         assert_eq!(quorum.open(&place("/a"), &record).await.expect("opens").as_slice(), b"v");
+        assert_eq!(quorum.open(&other, &second_record).await.expect("opens").as_slice(), b"w");
         processes.insert(away, Process::start(config));
         until_up(&quorum).await;
     }
