@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use async_trait::async_trait;
+use foldhash::quality::RandomState;
 use hyper::StatusCode;
 use metrics::Histogram;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -135,7 +136,7 @@ pub struct App {
     pub burials: tokio::sync::Notify,
     /// The operations there are.
     pub operations: Vec<Operation>,
-    by_name: HashMap<String, usize>,
+    by_name: HashMap<String, usize, RandomState>,
     openapi: Value,
     metrics: PrometheusHandle,
     views: RwLock<HashMap<AccountId, Arc<Slot>>>,
@@ -151,7 +152,7 @@ impl App {
     pub fn new(engine: Engine, registry: Registry, trail: Trail, metrics: PrometheusHandle) -> Self {
         let declarations: Vec<_> = registry.all().iter().map(|c| c.declaration().clone()).collect();
         let operations = volvelle_api::operations(&declarations);
-        let mut by_name = HashMap::new();
+        let mut by_name = HashMap::default();
         for (n, op) in operations.iter().enumerate() {
             for name in std::iter::once(&op.name).chain(&op.aliases) {
                 by_name.insert(name.clone(), n);

@@ -8,6 +8,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -114,7 +115,7 @@ impl Kept {
 
 /// Items of one account at one stamp.
 #[derive(Default)]
-pub struct Shelf(RwLock<HashMap<String, Arc<Ready>>>);
+pub struct Shelf(RwLock<HashMap<String, Arc<Ready>, RandomState>>);
 
 /// Where a read takes the item from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

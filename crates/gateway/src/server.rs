@@ -3,14 +3,15 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -162,7 +163,40 @@ impl Default for Limits {
 struct Front {
     operations: Arc<dyn Operations>,
     limits: Limits,
-    shutdown: CancellationToken,
+    closing: Closing,
+}
+
+/// Tells every connection to end. Looking costs one load; the token, which has a lock, only knows whom to wake.
+#[derive(Clone, Default)]
+struct Closing {
+    begun: Arc<AtomicBool>,
+    token: CancellationToken,
+}
+
+impl Closing {
+    fn begin(&self) {
+        self.begun.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+
+    /// What `work` comes to, or `None` once everything is to end. It must be awaited by one task.
+    async fn unless<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        // A token of its own: connections that ask a common one wait for each other.
+        let token = self.token.child_token();
+        let mut cancelled = pin!(token.cancelled());
+        let mut enrolled = false;
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Some(done));
+            }
+            if enrolled && !self.begun.load(Ordering::Acquire) {
+                return Poll::Pending;
+            }
+            enrolled = true;
+            cancelled.as_mut().poll(cx).map(|()| None)
+        })
+        .await
+    }
 }
 
 /// Serves until `shutdown`, then lets running requests finish for [`Limits::drain`].
@@ -173,7 +207,7 @@ pub async fn serve(
     operations: Arc<dyn Operations>,
     shutdown: CancellationToken,
 ) {
-    let front = Front { operations, limits, shutdown: shutdown.clone() };
+    let front = Front { operations, limits, closing: Closing::default() };
     let slots = Arc::new(Semaphore::new(limits.connections));
     let tasks = TaskTracker::new();
     loop {
@@ -200,6 +234,7 @@ pub async fn serve(
         }
     }
     drop(listener);
+    front.closing.begin();
     tasks.close();
     if timeout(limits.drain, tasks.wait()).await.is_err() {
         tracing::warn!("some requests did not finish in time");
@@ -221,9 +256,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor
 }
 
 async fn drive(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr, front: Front) {
-    // A token of its own: connections that ask a common one wait for each other.
-    let shutdown = front.shutdown.child_token();
-    let header = front.limits.header;
+    let (header, closing) = (front.limits.header, front.closing.clone());
     let line = Arc::new(Line { remote: Peer::new(peer.ip()), patience: Patience::new(front.limits.request), front });
     let service = service_fn(move |request| {
         let line = Arc::clone(&line);
@@ -234,10 +267,9 @@ async fn drive(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, pee
         .header_read_timeout(header)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
+    let ended = match closing.unless(connection.as_mut()).await {
+        Some(ended) => ended,
+        None => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -327,12 +359,16 @@ impl Front {
     }
 
     async fn body(&self, request: Request<Incoming>) -> Result<Bytes, ApiError> {
-        let body = Limited::new(request.into_body(), self.limits.body_bytes).collect();
-        match timeout(self.limits.body, body).await {
-            Err(_) => Err(ApiError::Timeout),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge),
-            Ok(Err(_)) => Err(ApiError::BadBody),
-            Ok(Ok(body)) => Ok(body.to_bytes()),
+        let mut body = pin!(Limited::new(request.into_body(), self.limits.body_bytes).collect());
+        // Nearly always it came with the head, and no timer is needed.
+        let arrived = match body.as_mut().now_or_never() {
+            Some(arrived) => arrived,
+            None => timeout(self.limits.body, body).await.map_err(|_| ApiError::Timeout)?,
+        };
+        match arrived {
+            Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge),
+            Err(_) => Err(ApiError::BadBody),
+            Ok(body) => Ok(body.to_bytes()),
         }
     }
 }
@@ -350,7 +386,7 @@ impl Patience {
 
     /// What `call` comes to, or `None` if it takes too long.
     async fn with<T>(&self, call: impl Future<Output = T>) -> Option<T> {
-        let mut call = std::pin::pin!(call);
+        let mut call = pin!(call);
         self.timer().as_mut().reset(Instant::now() + self.lasts);
         std::future::poll_fn(|cx| match call.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),

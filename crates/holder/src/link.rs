@@ -1,20 +1,23 @@
-//! The gateway's connection to one holder: one task reads from it, many callers have requests under way on it at once. A caller
-//! that finds it idle writes by itself, which spares a read the way over another thread; requests that come together are left to
-//! the task, which sends them together.
+//! The gateway's connection to one holder: one task has it, many callers have requests under way on it at once. A caller that
+//! finds it idle writes and reads by itself, which spares a read the way over another task and its thread; requests that come
+//! together are left to the task, which sends them together.
 //!
-//! What must stay true: no caller ever waits for the connection's lock, and the task waits for nobody who waits; a caller never
+//! What must stay true: no caller ever waits for the connection's lock, and the task waits for nobody who waits; whoever looked
+//! at the connection last is woken by it, so a caller that leaves while others wait wakes the task; a caller never
 //! waits longer than its patience; a request on a connection that turns out to be dead is
 //! repeated once on a fresh one (everything asked of a holder may be repeated); the queue and the requests under way are bounded;
 //! after a failure the next attempt to connect waits a little, longer each time.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use anyhow::Result;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_rustls::TlsConnector;
@@ -65,8 +68,11 @@ struct Call {
     kind: Kind,
     body: Arc<Vec<u8>>,
     deadline: Instant,
-    reply: oneshot::Sender<Result<Frame, String>>,
+    reply: oneshot::Sender<Answered>,
 }
+
+/// A frame, or why there is none.
+type Answered = Result<Frame, String>;
 
 /// Where a holder is and how it is known, and the connection to it if there is one.
 struct Target {
@@ -78,14 +84,16 @@ struct Target {
 /// A connection, for the task that reads from it and for callers that find it idle.
 struct Live {
     traffic: Mutex<Traffic>,
-    /// Something waits to be written.
-    unwritten: Notify,
+    /// The task is to look at it.
+    attention: Notify,
 }
 
 struct Traffic {
     channel: Channel<TlsStream<TcpStream>>,
     under_way: UnderWay,
-    /// Nobody reads any more.
+    /// When something came last.
+    heard: Instant,
+    /// It is broken, or nobody has it any more.
     over: bool,
 }
 
@@ -127,10 +135,14 @@ impl Link {
         for _ in 0..2 {
             let (reply, answer) = oneshot::channel();
             let call = Call { kind, body: Arc::clone(&body), deadline, reply };
-            if let Err(call) = self.target.send_at_once(call) {
-                self.sender().try_send(call).map_err(|_| Failure::Busy)?;
-            }
-            match answer.await {
+            let answer = match self.target.send_at_once(call) {
+                Ok(reading) => reading.answer(answer).await,
+                Err(call) => {
+                    self.sender().try_send(call).map_err(|_| Failure::Busy)?;
+                    answer.await
+                }
+            };
+            match answer {
                 Ok(Ok(frame)) if frame.kind == Kind::Refused => {
                     return Err(Failure::Refused(String::from_utf8_lossy(&frame.body).into_owned()));
                 }
@@ -197,7 +209,7 @@ impl Target {
     }
 
     /// Writes a request to a connection on which nothing else is under way; gives it back where that cannot be done now.
-    fn send_at_once(&self, call: Call) -> Result<(), Call> {
+    fn send_at_once(&self, call: Call) -> Result<Reading, Call> {
         let Some(live) = lock(&self.live).clone() else { return Err(call) };
         let Ok(mut traffic) = live.traffic.try_lock() else { return Err(call) };
         if traffic.over || traffic.channel.is_writing() || !traffic.under_way.waiting.is_empty() {
@@ -206,9 +218,61 @@ impl Target {
         traffic.send(call);
         // What does not go out at once is the task's, and so is whatever is wrong with the connection.
         if !matches!(traffic.channel.poll_write(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(()))) {
-            live.unwritten.notify_one();
+            live.attention.notify_one();
         }
-        Ok(())
+        let call = traffic.under_way.last;
+        drop(traffic);
+        Ok(Reading { live, call })
+    }
+}
+
+/// A caller that reads from the connection by itself until its answer is there, from whoever it comes.
+struct Reading {
+    live: Arc<Live>,
+    call: u32,
+}
+
+impl Reading {
+    async fn answer(self, mut answer: oneshot::Receiver<Answered>) -> Result<Answered, RecvError> {
+        poll_fn(|context| match self.look(context) {
+            Some((frame, waiting)) => {
+                // Nobody is to be woken for it.
+                answer.close();
+                drop(waiting);
+                Poll::Ready(Ok(Ok(frame)))
+            }
+            None => Pin::new(&mut answer).poll(context),
+        })
+        .await
+    }
+
+    /// Takes what came. Others' answers are handed to them; what is wrong with the connection is the task's to say.
+    fn look(&self, context: &mut Context<'_>) -> Option<(Frame, Waiting)> {
+        if let Ok(mut traffic) = self.live.traffic.try_lock() {
+            loop {
+                if traffic.over {
+                    break;
+                }
+                match traffic.read(context, Some(self.call)) {
+                    Poll::Pending => return None,
+                    Poll::Ready(Ok(None)) => {}
+                    Poll::Ready(Ok(own)) => return own,
+                    Poll::Ready(Err(_)) => traffic.over = true,
+                }
+            }
+        }
+        self.live.attention.notify_one();
+        None
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let alone =
+            self.live.traffic.try_lock().is_ok_and(|traffic| traffic.under_way.waiting.is_empty() && !traffic.over);
+        if !alone {
+            self.live.attention.notify_one();
+        }
     }
 }
 
@@ -222,7 +286,7 @@ struct UnderWay {
 struct Waiting {
     sent: Instant,
     deadline: Instant,
-    reply: oneshot::Sender<Result<Frame, String>>,
+    reply: oneshot::Sender<Answered>,
 }
 
 impl Traffic {
@@ -247,14 +311,21 @@ impl Traffic {
         }
     }
 
-    /// Hands frames to whoever waits for them; nobody may wait any more.
-    fn receive(&mut self) -> Result<()> {
+    /// Writes what waits and reads what came: hands frames to whoever waits for them, if somebody still does, and gives back the
+    /// caller's own.
+    fn read(&mut self, context: &mut Context<'_>, own: Option<u32>) -> Poll<Result<Option<(Frame, Waiting)>>> {
+        ready!(self.channel.poll_turn(context))?;
+        self.heard = Instant::now();
+        let mut found = None;
         while let Some(frame) = self.channel.next()? {
-            if let Some(waiting) = self.under_way.waiting.remove(&frame.call) {
+            let Some(waiting) = self.under_way.waiting.remove(&frame.call) else { continue };
+            if own == Some(frame.call) {
+                found = Some((frame, waiting));
+            } else {
                 waiting.reply.send(Ok(frame)).ok();
             }
         }
-        Ok(())
+        Poll::Ready(Ok(found))
     }
 }
 
@@ -277,8 +348,9 @@ struct Serving<'a> {
 
 impl<'a> Serving<'a> {
     fn new(target: &'a Target, stream: TlsStream<TcpStream>) -> Self {
-        let traffic = Traffic { channel: Channel::new(stream), under_way: UnderWay::default(), over: false };
-        let live = Arc::new(Live { traffic: Mutex::new(traffic), unwritten: Notify::new() });
+        let (channel, heard) = (Channel::new(stream), Instant::now());
+        let traffic = Traffic { channel, under_way: UnderWay::default(), heard, over: false };
+        let live = Arc::new(Live { traffic: Mutex::new(traffic), attention: Notify::new() });
         *lock(&target.live) = Some(Arc::clone(&live));
         Self { target, live }
     }
@@ -291,12 +363,17 @@ impl<'a> Serving<'a> {
 /// Until the connection ends.
 async fn serve(target: &Target, stream: TlsStream<TcpStream>, first: Call, calls: &mut mpsc::Receiver<Call>) {
     let serving = Serving::new(target, stream);
-    let mut heard = Instant::now();
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     serving.traffic().send(first);
     loop {
-        let room = serving.traffic().has_room();
+        let room = {
+            let traffic = serving.traffic();
+            if traffic.over {
+                return;
+            }
+            traffic.has_room()
+        };
         tokio::select! {
             biased;
             call = calls.recv(), if room => {
@@ -308,15 +385,16 @@ async fn serve(target: &Target, stream: TlsStream<TcpStream>, first: Call, calls
                     traffic.send(call);
                 }
             }
-            read = poll_fn(|context| serving.traffic().channel.poll_turn(context)) => {
-                heard = Instant::now();
-                if read.is_err() || serving.traffic().receive().is_err() {
+            read = poll_fn(|context| serving.traffic().read(context, None)) => {
+                if read.is_err() {
                     return;
                 }
             }
-            () = serving.live.unwritten.notified() => {}
+            () = serving.live.attention.notified() => {}
             _ = sweep.tick() => {
-                if serving.traffic().under_way.is_dead(heard) {
+                let mut traffic = serving.traffic();
+                let heard = traffic.heard;
+                if traffic.under_way.is_dead(heard) {
                     return;
                 }
             }

@@ -13,6 +13,9 @@ use crate::{StoreError, Tx};
 /// Most entries of one row.
 const BLOCK: usize = 256;
 
+/// Bytes of most lines.
+const LINE: usize = 320;
+
 /// Rows read by one statement.
 const PAGE: u32 = 100;
 
@@ -74,7 +77,9 @@ impl Said<'_> {
     /// Never: texts and a number always make JSON.
     #[must_use]
     pub fn line(&self) -> Line {
-        Line(serde_json::to_string(self).expect("texts and a number make JSON"))
+        let mut line = Vec::with_capacity(LINE);
+        serde_json::to_writer(&mut line, self).expect("texts and a number make JSON");
+        Line(String::from_utf8(line).expect("JSON is UTF-8"))
     }
 }
 

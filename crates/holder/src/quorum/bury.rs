@@ -41,11 +41,6 @@ impl Quorum {
         self.0.peers.iter().fold(0, |all, peer| all | bit(peer.index))
     }
 
-    /// The indices of all holders.
-    pub fn holder_indices(&self) -> impl Iterator<Item = u8> {
-        self.0.peers.iter().map(|peer| peer.index)
-    }
-
     /// Forgets derived keys of a version that was deleted. Whoever held its value has it; nobody gets it anew.
     pub fn forget_version(&self, x: &[u8]) {
         for flags in 0..=1 {

@@ -4,10 +4,11 @@
 //! (it wipes itself on drop). Entries lie in several parts, so that readers seldom wait for each other.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use foldhash::quality::RandomState;
 use volvelle_fragments::Kek;
 
 use crate::lock;
@@ -16,7 +17,7 @@ const PARTS: usize = 16;
 /// Most keys in one part; 100,000 altogether.
 const LARGEST_PART: usize = 6_250;
 
-type Part = HashMap<Box<[u8]>, (Instant, Kek)>;
+type Part = HashMap<Box<[u8]>, (Instant, Kek), RandomState>;
 
 pub(super) struct Cache {
     keeps_for: Duration,
@@ -27,7 +28,7 @@ pub(super) struct Cache {
 impl Cache {
     /// With no time at all nothing is kept.
     pub(super) fn new(keeps_for: Duration) -> Self {
-        Self { keeps_for, hasher: RandomState::new(), parts: std::array::from_fn(|_| Mutex::default()) }
+        Self { keeps_for, hasher: RandomState::default(), parts: std::array::from_fn(|_| Mutex::default()) }
     }
 
     fn part(&self, name: &[u8]) -> &Mutex<Part> {

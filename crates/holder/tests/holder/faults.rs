@@ -66,6 +66,32 @@ async fn restarts_of_every_holder_cost_no_read() {
     until_up(&quorum).await;
 }
 
+/// A reader that finds the connections idle reads from them itself; one that goes away in the middle must leave them to others.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_go_away_in_the_middle_take_nobody_with_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_setup, _processes, quorum) = start(folder.path()).await;
+    let place = place("/a");
+    let record = quorum.seal(&place, b"v").await.expect("seals");
+    let (mut gone, mut opened) = (0_u32, 0_u32);
+    for round in 0..400_u64 {
+        let impatient = async {
+            let patience = Duration::from_micros(round % 40 * 25);
+            tokio::time::timeout(patience, quorum.open(&place, &record)).await.is_err()
+        };
+        let others = (0..round % 3).map(|_| quorum.open(&place, &record));
+        let (left, others) = tokio::join!(impatient, futures_util::future::join_all(others));
+        gone += u32::from(left);
+        for outcome in others {
+            assert_eq!(*outcome.expect("opens"), *b"v");
+            opened += 1;
+        }
+    }
+    println!("{gone} of 400 readers went away in the middle; all {opened} others read");
+    assert!(gone > 10, "{gone} of 400 readers went away");
+    assert!(quorum.status().await.iter().all(|holder| holder.state == "up"), "nobody was blamed");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_records_open_in_few_messages_each_with_its_own_outcome() {
     let folder = tempfile::tempdir().expect("a folder");
