@@ -156,12 +156,11 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, switch: Arc<Switc
         };
         let Ok(n @ 1..) = read else { return };
         if side == Side::Ours && switch.reached() {
+            // Before it arrives: otherwise the answer could come through, and the break after everything is over.
+            switch.broke.send_replace(true);
             if switch.deliver.load(Ordering::SeqCst) {
                 let _ = to.write_all(&bytes[..n]).await;
                 let _ = to.flush().await;
-            }
-            switch.broke.send_replace(true);
-            if switch.deliver.load(Ordering::SeqCst) {
                 tokio::time::sleep(LINGER).await;
             }
             return;
