@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use foldhash::quality::RandomState;
+use futures_util::future::BoxFuture;
 use hyper::StatusCode;
 use metrics::Histogram;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -32,7 +33,7 @@ use crate::error::ApiError;
 use crate::ops;
 use crate::params::Params;
 use crate::reading::{self, Shelf, Wanted};
-use crate::server::{Answer, Call, Operations};
+use crate::server::{Answer, Call, Operations, Origin};
 use crate::throttle::Throttle;
 use crate::trail::{Stamp, Trail};
 
@@ -277,12 +278,17 @@ impl App {
         *write(&self.slot(account).0) = None;
     }
 
-    async fn operate(&self, op: &Operation, call: Call) -> Result<Answer, ApiError> {
-        let from = ops::auth::From { remote: call.remote, forwarded: call.forwarded_for };
+    async fn operate(&self, op: &Operation, call: &Call) -> Result<Answer, ApiError> {
         let read = matches!(op.name.as_str(), "rotated-secret-get-value" | "get-rotated-secret-value");
-        if let Some(wanted) = Wanted::plain(&call.body).filter(|_| read) {
-            return reading::value(self, &wanted, &from).await;
+        match Wanted::plain(&call.body).filter(|_| read) {
+            Some(wanted) => reading::value(self, &wanted, &call.from).await,
+            None => Box::pin(self.operate_in_full(op, call, read)).await,
         }
+    }
+
+    /// The same for whatever is not in the commonest form.
+    async fn operate_in_full(&self, op: &Operation, call: &Call, read: bool) -> Result<Answer, ApiError> {
+        let from = &call.from;
         let raw = Params::parse(&call.body)?;
         let token = raw.secret("token").or_else(|| raw.secret("uid-token"));
         if token.is_none() && !matches!(op.name.as_str(), "auth" | "validate-producer-credentials") {
@@ -291,29 +297,23 @@ impl App {
         let params = raw.normalised(op)?;
         let status = StatusCode::from_u16(op.status).unwrap_or(StatusCode::OK);
         if op.name == "auth" {
-            let answer = Box::pin(ops::auth::sign_in(self, &from, &params)).await?;
+            let answer = Box::pin(ops::auth::sign_in(self, from, &params)).await?;
             return Ok(Answer::json(status, &answer));
         }
         if op.name == "validate-producer-credentials" {
-            let answer = Box::pin(ops::callers::validate(self, &from, &params)).await?;
+            let answer = Box::pin(ops::callers::validate(self, from, &params)).await?;
             return Ok(Answer::json(status, &answer));
         }
         let token = token.ok_or(ApiError::Unauthenticated)?;
         if read {
-            return reading::value_of(self, &token, &params, &from).await;
+            return reading::value_of(self, &token, &params, from).await;
         }
-        let answer = Box::pin(self.other(op, &token, &from, &params)).await?;
+        let answer = Box::pin(self.other(op, &token, from, &params)).await?;
         Ok(Answer::json(status, &answer))
     }
 
     /// Every operation but the two that must be quick.
-    async fn other(
-        &self,
-        op: &Operation,
-        token: &Secret,
-        from: &ops::auth::From,
-        params: &Params,
-    ) -> Result<Value, ApiError> {
+    async fn other(&self, op: &Operation, token: &Secret, from: &Origin, params: &Params) -> Result<Value, ApiError> {
         let (view, caller) = self.enter(credentials::hash(token.expose()), Fresh::Checked).await?;
         let remote = ops::auth::admit(&caller.method, from, self.now())?;
         asker::identify(&caller.identity);
@@ -347,19 +347,22 @@ pub(crate) fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 
 #[async_trait]
 impl Operations for App {
-    async fn call(&self, call: Call) -> Result<Answer, ApiError> {
+    fn call(&self, call: Call) -> BoxFuture<'_, Result<Answer, ApiError>> {
+        // Written out, so that the call is in the future once. Thousands of them may be waiting at a time.
         let Some(&index) = self.by_name.get(&call.operation) else {
-            return Err(ApiError::UnknownCommand(call.operation));
+            return Box::pin(std::future::ready(Err(ApiError::UnknownCommand(call.operation))));
         };
-        let (started, op, id) = (std::time::Instant::now(), &self.operations[index], call.request_id);
-        let outcome = Asker::new(id.bytes()).scope(self.operate(op, call)).await;
-        if let Err(error @ (ApiError::Internal | ApiError::Unavailable { .. })) = &outcome {
-            tracing::error!(operation = op.name, request_id = %id, ?error, "a request was not done");
-        }
-        let seconds = self.seconds[index]
-            .get_or_init(|| metrics::histogram!("volvelle_request_seconds", "operation" => op.name.clone()));
-        seconds.record(started.elapsed().as_secs_f64());
-        outcome
+        let (started, op) = (std::time::Instant::now(), &self.operations[index]);
+        Box::pin(async move {
+            let outcome = Asker::new(call.request_id.bytes()).scope(self.operate(op, &call)).await;
+            if let Err(error @ (ApiError::Internal | ApiError::Unavailable { .. })) = &outcome {
+                tracing::error!(operation = op.name, request_id = %call.request_id, ?error, "a request was not done");
+            }
+            let seconds = self.seconds[index]
+                .get_or_init(|| metrics::histogram!("volvelle_request_seconds", "operation" => op.name.clone()));
+            seconds.record(started.elapsed().as_secs_f64());
+            outcome
+        })
     }
 
     async fn health(&self) -> Result<Value, ApiError> {

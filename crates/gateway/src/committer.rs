@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::oneshot;
 
 const QUEUE: usize = 4096;
 const LARGEST_BATCH: usize = 512;
@@ -57,7 +58,14 @@ impl<T: Send + 'static, A: Send + 'static, E: Clone + Send + Sync + 'static> Com
     /// If it is not, or nobody knows.
     pub async fn commit(&self, entry: T) -> Result<A, CommitError<E>> {
         let (tell, told) = oneshot::channel();
-        self.queue.send((entry, tell)).await.map_err(|_| CommitError::Stopped)?;
+        match self.queue.try_send((entry, tell)) {
+            Ok(()) => {}
+            // Boxed, and so is whatever else is rare: what waits for a write is small.
+            Err(TrySendError::Full(entry)) => {
+                Box::pin(self.queue.send(entry)).await.map_err(|_| CommitError::Stopped)?
+            }
+            Err(TrySendError::Closed(_)) => return Err(CommitError::Stopped),
+        }
         told.await.map_err(|_| CommitError::Stopped)?.map_err(CommitError::Refused)
     }
 }

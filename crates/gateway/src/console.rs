@@ -9,6 +9,7 @@ mod session;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use crate::app::App;
@@ -34,8 +35,8 @@ impl Console {
 
 #[async_trait]
 impl Operations for Console {
-    async fn call(&self, call: Call) -> Result<Answer, ApiError> {
-        self.app.call(call).await
+    fn call(&self, call: Call) -> BoxFuture<'_, Result<Answer, ApiError>> {
+        self.app.call(call)
     }
 
     async fn health(&self) -> Result<Value, ApiError> {

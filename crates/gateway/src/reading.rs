@@ -3,6 +3,7 @@
 //! What is remembered is used without asking the database; the transaction that writes the audit entry compares its stamp, and
 //! if anything has changed since, the read is done again from the database. So an answer is never older than its audit entry.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -25,7 +26,7 @@ use crate::ctx::{Ctx, ITEMS, unwritten};
 use crate::error::ApiError;
 use crate::ops::{auth, locks};
 use crate::params::{Params, bad};
-use crate::server::Answer;
+use crate::server::{Answer, Origin};
 use crate::shape;
 use crate::trail::{Basis, Noted, Written};
 
@@ -77,7 +78,7 @@ impl<'a> Wanted<'a> {
 ///
 /// # Errors
 /// One of them is wrong.
-pub async fn value_of(app: &App, token: &Secret, params: &Params, from: &auth::From) -> Result<Answer, ApiError> {
+pub async fn value_of(app: &App, token: &Secret, params: &Params, from: &Origin) -> Result<Answer, ApiError> {
     let name = params.path(if params.has("names") { "names" } else { "name" })?;
     let wanted = Wanted {
         token: credentials::hash(token.expose()),
@@ -130,7 +131,7 @@ enum Source {
 ///
 /// # Errors
 /// The caller may not read it, there is no such secret or version, or it cannot be opened.
-pub async fn value(app: &App, wanted: &Wanted<'_>, from: &auth::From) -> Result<Answer, ApiError> {
+pub async fn value(app: &App, wanted: &Wanted<'_>, from: &Origin) -> Result<Answer, ApiError> {
     let mut waited = false;
     for attempt in 0..TRIES {
         let fresh = if attempt == 0 { Fresh::Remembered } else { Fresh::Checked };
@@ -232,13 +233,14 @@ async fn body(ctx: &Ctx<'_>, ready: &Ready, kept: &[Kept], wanted: &Wanted<'_>) 
     let mut text = b"{\"value\":".to_vec();
     let mut hosts = 0;
     for kept in kept.iter().filter(|kept| asked(&kept.version.host)) {
-        let version = &kept.version;
-        let plain = match &kept.bound {
-            Some(bound) => ctx.app.vault.open_bound(bound, &version.sealed).await?,
-            None => {
-                let bound = ctx.app.vault.bind_version(ctx.account(), &ready.item, version)?;
-                ctx.app.vault.open_bound(&bound, &version.sealed).await?
-            }
+        let (vault, version) = (&ctx.app.vault, &kept.version);
+        let bound = match &kept.bound {
+            Some(bound) => Cow::Borrowed(bound),
+            None => Cow::Owned(vault.bind_version(ctx.account(), &ready.item, version)?),
+        };
+        let plain = match vault.open_cached(&bound, &version.sealed)? {
+            Some(plain) => plain,
+            None => Box::pin(vault.open_bound(&bound, &version.sealed)).await?,
         };
         if wanted.host.is_some() || version.host.is_empty() {
             text.reserve_exact(plain.len() + ready.state.len());

@@ -6,29 +6,31 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::rt::{Sleep, Timer};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::console::{self, Sessions};
+use crate::console::{self, Presented, Sessions};
 use crate::error::ApiError;
 use crate::params::Params;
 
@@ -82,16 +84,22 @@ impl std::fmt::Display for RequestId {
     }
 }
 
+/// Where a call comes from.
+pub struct Origin {
+    /// Who is at the other end of the connection.
+    pub remote: Peer,
+    /// `X-Forwarded-For`; to be believed only from addresses the auth method names.
+    pub forwarded_for: Option<String>,
+}
+
 /// One call of an operation.
 pub struct Call {
     /// Its wire name, as the path had it.
     pub operation: String,
     /// The parameters, a JSON object. They may hold secrets: never log them.
     pub body: Bytes,
-    /// Who is at the other end of the connection.
-    pub remote: Peer,
-    /// `X-Forwarded-For`; to be believed only from addresses the auth method names.
-    pub forwarded_for: Option<String>,
+    /// Where it comes from.
+    pub from: Origin,
     /// In the answer and in the log.
     pub request_id: RequestId,
 }
@@ -116,7 +124,7 @@ impl Answer {
 #[async_trait]
 pub trait Operations: Send + Sync + 'static {
     /// Does one operation.
-    async fn call(&self, call: Call) -> Result<Answer, ApiError>;
+    fn call(&self, call: Call) -> BoxFuture<'_, Result<Answer, ApiError>>;
     /// Whether the gateway is ready.
     async fn health(&self) -> Result<Value, ApiError>;
     /// The OpenAPI document.
@@ -257,15 +265,16 @@ async fn connection(stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor
 
 async fn drive(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr, front: Front) {
     let (header, closing) = (front.limits.header, front.closing.clone());
-    let line = Arc::new(Line { remote: Peer::new(peer.ip()), patience: Patience::new(front.limits.request), front });
-    let service = service_fn(move |request| {
-        let line = Arc::clone(&line);
-        async move { Ok::<_, Infallible>(line.answer(request).await) }
-    });
+    let patience = Patience::new(front.limits.request);
+    let line = Arc::new(Line { remote: Peer::new(peer.ip()), patience: patience.clone(), front });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(patience)
         .header_read_timeout(header)
-        .serve_connection(TokioIo::new(stream), service);
+        // What has begun is brought to its end, whether or not anybody waits for it; nobody looks for more from the client meanwhile.
+        .half_close(true)
+        // An answer is small: head and body leave in one piece.
+        .writev(false)
+        .serve_connection(TokioIo::new(stream), service_fn(move |request| Line::answer(&line, request)));
     tokio::pin!(connection);
     let ended = match closing.unless(connection.as_mut()).await {
         Some(ended) => ended,
@@ -286,53 +295,87 @@ struct Line {
     front: Front,
 }
 
+/// What the head of a request asks for.
+enum Asked {
+    /// An operation; its parameters are in the body.
+    Operation { named: String, forwarded_for: Option<String>, presented: Presented, body: Incoming },
+    /// Something else: a page, or what is said of the gateway.
+    Other(Request<Incoming>),
+}
+
 impl Line {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let request_id = RequestId::next();
-        match self.route(request, request_id).await {
-            Ok(response) => response,
-            Err(error) => json(error.status(), &error.body(&request_id.to_string())),
+    /// The head of a request is read and freed before anything is waited for: thousands of requests may be on their way at a time.
+    fn answer(
+        line: &Arc<Self>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Full<Bytes>>, Infallible>> + use<> {
+        let (line, request_id) = (Arc::clone(line), RequestId::next());
+        let asked = line.front.asked(request);
+        async move {
+            let answered = match asked {
+                Asked::Operation { named, forwarded_for, presented, body } => {
+                    let from = Origin { remote: line.remote.clone(), forwarded_for };
+                    line.operate(named, (presented, body), from, request_id).await
+                }
+                Asked::Other(request) => Box::pin(line.front.other(request, line.remote.clone())).await,
+            };
+            Ok(answered.unwrap_or_else(|error| json(error.status(), &error.body(&request_id.to_string()))))
         }
     }
 
-    async fn route(
+    async fn operate(
         &self,
-        request: Request<Incoming>,
+        operation: String,
+        (presented, body): (Presented, Incoming),
+        from: Origin,
         request_id: RequestId,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
-        let (Front { operations, .. }, remote) = (&self.front, self.remote.clone());
-        let path = request.uri().path();
-        if let Some(sessions) = operations.sessions().filter(|_| console::owns(path)) {
-            return self.front.console(sessions, request, remote).await;
+        let operations = &*self.front.operations;
+        let mut body = self.front.body(body).await?;
+        if let Some(sessions) = operations.sessions().filter(|_| !matches!(presented, Presented::Nothing)) {
+            body = Box::pin(sessions.stand_in(body, presented)).await?;
         }
-        if request.method() == Method::GET {
-            return match path {
-                "/health" => Ok(json(StatusCode::OK, &operations.health().await?)),
-                "/openapi.json" => Ok(console::packed(&request, json(StatusCode::OK, &operations.openapi()))),
-                "/metrics" => Ok(respond(StatusCode::OK, "text/plain; version=0.0.4", operations.metrics())),
-                _ => Err(ApiError::UnknownCommand(String::new())),
-            };
-        }
-        let Some(operation) = operation(path).filter(|_| request.method() == Method::POST) else {
-            return Err(ApiError::UnknownCommand(String::new()));
-        };
-        let operation = operation.to_owned();
-        // Only the last one comes from the nearest gateway; those before may be the client's own.
-        let forwarded =
-            request.headers().get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
-        let forwarded_for = forwarded.map(str::to_owned);
-        let session = operations.sessions().map(|sessions| (sessions, sessions.presented(request.headers())));
-        let mut body = self.front.body(request).await?;
-        if let Some((sessions, presented)) = session {
-            body = sessions.stand_in(body, presented).await?;
-        }
-        let call = Call { operation, body, remote, forwarded_for, request_id };
-        let Answer { status, body } = self.patience.with(operations.call(call)).await.ok_or(ApiError::Timeout)??;
+        let call = operations.call(Call { operation, body, from, request_id });
+        let Answer { status, body } = self.patience.with(call).await.ok_or(ApiError::Timeout)??;
         Ok(respond(status, JSON, body))
     }
 }
 
 impl Front {
+    fn asked(&self, request: Request<Incoming>) -> Asked {
+        let path = request.uri().path();
+        let sessions = self.operations.sessions();
+        let named = match operation(path) {
+            Some(named) if request.method() == Method::POST && !(sessions.is_some() && console::owns(path)) => named,
+            _ => return Asked::Other(request),
+        };
+        let headers = request.headers();
+        // Only the last one comes from the nearest gateway; those before may be the client's own.
+        let forwarded = headers.get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
+        Asked::Operation {
+            named: named.to_owned(),
+            forwarded_for: forwarded.map(str::to_owned),
+            presented: sessions.map_or(Presented::Nothing, |sessions| sessions.presented(headers)),
+            body: request.into_body(),
+        }
+    }
+
+    /// Everything but operations.
+    async fn other(&self, request: Request<Incoming>, remote: Peer) -> Result<Response<Full<Bytes>>, ApiError> {
+        let operations = &*self.operations;
+        let path = request.uri().path();
+        if let Some(sessions) = operations.sessions().filter(|_| console::owns(path)) {
+            return self.console(sessions, request, remote).await;
+        }
+        match path {
+            _ if request.method() != Method::GET => Err(ApiError::UnknownCommand(String::new())),
+            "/health" => Ok(json(StatusCode::OK, &operations.health().await?)),
+            "/openapi.json" => Ok(console::packed(&request, json(StatusCode::OK, &operations.openapi()))),
+            "/metrics" => Ok(respond(StatusCode::OK, "text/plain; version=0.0.4", operations.metrics())),
+            _ => Err(ApiError::UnknownCommand(String::new())),
+        }
+    }
+
     /// What is below `/console`: assets, and the beginning and end of sessions.
     async fn console(
         &self,
@@ -347,7 +390,7 @@ impl Front {
             return Err(ApiError::UnknownCommand(String::new()));
         }
         let (path, headers) = (request.uri().path().to_owned(), request.headers().clone());
-        let params = Params::parse(&self.body(request).await?)?;
+        let params = Params::parse(&self.body(request.into_body()).await?)?;
         let (value, cookie) = match path.as_str() {
             "/console/sign-in" => sessions.begin(&headers, &params, remote).await?,
             "/console/sign-out" => sessions.end(&headers).await?,
@@ -358,12 +401,12 @@ impl Front {
         Ok(response)
     }
 
-    async fn body(&self, request: Request<Incoming>) -> Result<Bytes, ApiError> {
-        let mut body = pin!(Limited::new(request.into_body(), self.limits.body_bytes).collect());
+    async fn body(&self, body: Incoming) -> Result<Bytes, ApiError> {
+        let mut body = pin!(Limited::new(body, self.limits.body_bytes).collect());
         // Nearly always it came with the head, and no timer is needed.
         let arrived = match body.as_mut().now_or_never() {
             Some(arrived) => arrived,
-            None => timeout(self.limits.body, body).await.map_err(|_| ApiError::Timeout)?,
+            None => Box::pin(timeout(self.limits.body, body)).await.map_err(|_| ApiError::Timeout)?,
         };
         match arrived {
             Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge),
@@ -373,15 +416,18 @@ impl Front {
     }
 }
 
-/// A time limit for calls that come one after the other. Its timer is made once and put off by each of them, which costs nearly nothing.
+/// The timer of one connection, on which one thing is waited for at a time: the head of a request, or what its call comes to. It is
+/// made once and put off by each of them, which costs nearly nothing.
+#[derive(Clone)]
 struct Patience {
+    /// Time for a call.
     lasts: Duration,
-    timer: Mutex<Pin<Box<Sleep>>>,
+    timer: Arc<Mutex<Pin<Box<tokio::time::Sleep>>>>,
 }
 
 impl Patience {
     fn new(lasts: Duration) -> Self {
-        Self { lasts, timer: Mutex::new(Box::pin(tokio::time::sleep(lasts))) }
+        Self { lasts, timer: Arc::new(Mutex::new(Box::pin(tokio::time::sleep(lasts)))) }
     }
 
     /// What `call` comes to, or `None` if it takes too long.
@@ -395,8 +441,32 @@ impl Patience {
         .await
     }
 
-    fn timer(&self) -> MutexGuard<'_, Pin<Box<Sleep>>> {
+    fn timer(&self) -> MutexGuard<'_, Pin<Box<tokio::time::Sleep>>> {
         self.timer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A wait for the head of a request.
+struct Waiting(Patience);
+
+impl Future for Waiting {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.timer().as_mut().poll(cx)
+    }
+}
+
+impl Sleep for Waiting {}
+
+impl Timer for Patience {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        self.sleep_until(std::time::Instant::now() + duration)
+    }
+
+    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn Sleep>> {
+        self.timer().as_mut().reset(deadline.into());
+        Box::pin(Waiting(self.clone()))
     }
 }
 

@@ -49,8 +49,8 @@ impl Asker {
     }
 
     /// Does `work` for it.
-    pub async fn scope<F: Future>(self, work: F) -> F::Output {
-        ASKER.scope(self, work).await
+    pub fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
+        ASKER.scope(self, work)
     }
 }
 

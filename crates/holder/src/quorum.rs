@@ -238,6 +238,8 @@ pub type KeyName = ([u8; 16], u32);
 /// Public shares by holder.
 type Publics = BTreeMap<u8, PublicShare>;
 type Opened = Result<Zeroizing<Vec<u8>>, QuorumError>;
+/// One record of many, with its place among them.
+type Asked<'a> = (usize, Sealed<'a>, Bound);
 
 /// A holder as the gateway sees it.
 struct Peer {
@@ -364,24 +366,30 @@ impl Quorum {
     /// # Errors
     /// As [`Self::open`].
     pub async fn open_bound(&self, bound: &Bound, record: &[u8]) -> Opened {
-        let sealed = Sealed::parse(record)?;
-        if let Some(kek) = self.0.cache.find(bound.name()) {
-            return Ok(sealed.open(bound, &kek)?);
+        if let Some(plain) = self.open_cached(bound, record)? {
+            return Ok(plain);
         }
+        let sealed = Sealed::parse(record)?;
         self.has_legs(sealed)?;
         let chunk = [(0, sealed, bound.clone())];
-        // Boxed: the future of a read whose key is cached stays small.
-        Box::pin(self.open_chunk((bound.realm(), sealed.key_id()), &chunk))
-            .await
-            .pop()
-            .map_or(Err(Error::Library.into()), |(_, v)| v)
+        let mut opened = Box::pin(self.open_chunk((bound.realm(), sealed.key_id()), &chunk)).await;
+        opened.pop().map_or(Err(Error::Library.into()), |(_, v)| v)
+    }
+
+    /// The same by a cached key; `None` if there is none.
+    ///
+    /// # Errors
+    /// The record was changed.
+    pub fn open_cached(&self, bound: &Bound, record: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, QuorumError> {
+        let Some(kek) = self.0.cache.find(bound.name()) else { return Ok(None) };
+        Ok(Some(Sealed::parse(record)?.open(bound, &kek)?))
     }
 
     /// Opens many records, each at its place, in few messages. Each has its own outcome, in the order given.
     pub async fn open_many(&self, records: &[(Place, Vec<u8>)]) -> Vec<Opened> {
         let mut outcomes: Vec<Option<Opened>> = Vec::new();
         // Apart by suite too: one record that claims another one spoils no message but its own.
-        let mut cold: BTreeMap<(KeyName, Suite), Vec<(usize, Sealed<'_>, Bound)>> = BTreeMap::new();
+        let mut cold: BTreeMap<(KeyName, Suite), Vec<Asked<'_>>> = BTreeMap::new();
         for (n, (place, record)) in records.iter().enumerate() {
             let bound = Sealed::parse(record).and_then(|sealed| Ok((sealed, sealed.bind(place)?)));
             outcomes.push(match bound {
@@ -411,7 +419,7 @@ impl Quorum {
 
     /// Opens records of one key by one message; those whose commitment differs, by a second one with proofs, which tells
     /// whether somebody answered wrongly or the record was moved.
-    async fn open_chunk(&self, key: KeyName, chunk: &[(usize, Sealed<'_>, Bound)]) -> Vec<(usize, Opened)> {
+    async fn open_chunk(&self, key: KeyName, chunk: &[Asked<'_>]) -> Vec<(usize, Opened)> {
         let xs: Vec<&[u8]> = chunk.iter().map(|(_, _, bound)| bound.x()).collect();
         let combined = match self.derive(Operation::Open, key, &xs).await {
             Ok(combined) => combined,
@@ -440,14 +448,14 @@ impl Quorum {
     }
 
     /// Opens a record by the holders' leg, and the customer's if it takes part.
-    async fn open_by(&self, entry: &(usize, Sealed<'_>, Bound), y: &Combined) -> Opened {
+    async fn open_by(&self, entry: &Asked<'_>, y: &Combined) -> Opened {
         if entry.1.with_customer() {
             return Box::pin(self.open_with_customer(entry, y)).await;
         }
         self.open_and_keep(entry, &Kek::derive(entry.2.x(), y, None)?)
     }
 
-    fn open_and_keep(&self, (_, sealed, bound): &(usize, Sealed<'_>, Bound), kek: &Kek) -> Opened {
+    fn open_and_keep(&self, (_, sealed, bound): &Asked<'_>, kek: &Kek) -> Opened {
         let plain = sealed.open(bound, kek)?;
         self.0.cache.keep(bound.name(), kek);
         Ok(plain)

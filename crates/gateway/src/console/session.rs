@@ -19,9 +19,9 @@ use volvelle_store::{StoreError, tokens};
 use crate::app::{App, Fresh};
 use crate::credentials;
 use crate::error::ApiError;
-use crate::ops::auth::{From, Use, sign_in_for};
+use crate::ops::auth::{Use, sign_in_for};
 use crate::params::Params;
-use crate::server::Peer;
+use crate::server::{Origin, Peer};
 
 /// Seconds without anything done by the user.
 const IDLE: i64 = 30 * 60;
@@ -112,7 +112,7 @@ impl Sessions {
     ) -> Result<(Value, HeaderValue), ApiError> {
         own_page(headers).ok_or(ApiError::Unauthenticated)?;
         let forwarded = headers.get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
-        let from = From { remote, forwarded: forwarded.map(str::to_owned) };
+        let from = Origin { remote, forwarded_for: forwarded.map(str::to_owned) };
         let given = sign_in_for(&self.app, &from, params, Use::Session(LONGEST / 60)).await?;
         // Whatever is in `Params` is wiped.
         let Value::Object(given) = given else { return Err(ApiError::Internal) };

@@ -16,23 +16,15 @@ use crate::credentials;
 use crate::ctx::{AUDIT, Ctx, ITEMS, METHODS, ROLES, TARGETS, unwritten};
 use crate::error::ApiError;
 use crate::params::{Params, bad};
-use crate::server::Peer;
+use crate::server::Origin;
 use crate::shape;
 use crate::trail::{Basis, Noted};
-
-/// Where a call comes from.
-pub struct From {
-    /// The other end of the connection.
-    pub remote: Peer,
-    /// `X-Forwarded-For`, as it came.
-    pub forwarded: Option<String>,
-}
 
 /// Gives a token for an access id and its key.
 ///
 /// # Errors
 /// The key is wrong, the method has expired or may not be used from here, or guessing is being slowed.
-pub async fn sign_in(app: &App, from: &From, params: &Params) -> Result<Value, ApiError> {
+pub async fn sign_in(app: &App, from: &Origin, params: &Params) -> Result<Value, ApiError> {
     sign_in_for(app, from, params, Use::Client).await
 }
 
@@ -49,7 +41,7 @@ pub enum Use {
 ///
 /// # Errors
 /// As [`sign_in`].
-pub async fn sign_in_for(app: &App, from: &From, params: &Params, purpose: Use) -> Result<Value, ApiError> {
+pub async fn sign_in_for(app: &App, from: &Origin, params: &Params, purpose: Use) -> Result<Value, ApiError> {
     let kind = params.text("access-type").unwrap_or("access_key");
     if !matches!(kind, "access_key" | "api_key") {
         return Err(bad("access-type", "this gateway knows access_key only"));
@@ -161,7 +153,7 @@ fn entry(method: &AuthMethod, remote: &str, outcome: &str, now: Micros) -> audit
 ///
 /// # Errors
 /// It has expired, or may not be used from there.
-pub fn admit(method: &AuthMethod, from: &From, now: Micros) -> Result<Arc<str>, ApiError> {
+pub fn admit(method: &AuthMethod, from: &Origin, now: Micros) -> Result<Arc<str>, ApiError> {
     let limits = &method.limits;
     if limits.access_expires > 0 && now.0 / 1_000_000 >= limits.access_expires {
         return Err(ApiError::Unauthenticated);
@@ -169,7 +161,7 @@ pub fn admit(method: &AuthMethod, from: &From, now: Micros) -> Result<Arc<str>, 
     let mut address = from.remote.address;
     // Anybody can write this header: it is believed only from the gateways that the method names.
     if !limits.gw_bound_ips.is_empty() && limits.gw_bound_ips.iter().any(|net| within(net, from.remote.address)) {
-        let told = from.forwarded.as_deref().and_then(|list| list.rsplit(',').next());
+        let told = from.forwarded_for.as_deref().and_then(|list| list.rsplit(',').next());
         address = told.and_then(|text| text.trim().parse().ok()).unwrap_or(from.remote.address);
     }
     if !limits.bound_ips.is_empty() && !limits.bound_ips.iter().any(|net| within(net, address)) {

@@ -11,11 +11,11 @@ use volvelle_store::audit::Said;
 use volvelle_store::{accounts, items};
 
 use super::Answer;
-use super::auth::From;
 use crate::app::App;
 use crate::ctx::unwritten;
 use crate::error::ApiError;
 use crate::params::Params;
+use crate::server::Origin;
 use crate::trail::{Basis, Noted};
 
 /// Longest header that is looked at.
@@ -25,7 +25,7 @@ const LONGEST: usize = 8 * 1024;
 ///
 /// # Errors
 /// It is no proof, or not that one; or too few holders answer.
-pub async fn validate(app: &App, from: &From, params: &Params) -> Answer {
+pub async fn validate(app: &App, from: &Origin, params: &Params) -> Answer {
     let now = app.now();
     // The hook has no token: it is a part of the rotation that called it.
     asker::identify(&work::own());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,18 +22,21 @@ struct Echo;
 
 #[async_trait]
 impl Operations for Echo {
-    async fn call(&self, call: Call) -> Result<Answer, ApiError> {
-        match call.operation.as_str() {
-            "echo" => {
-                let params: Map<String, Value> = serde_json::from_slice(&call.body).map_err(|_| ApiError::BadBody)?;
-                Ok(Answer::json(StatusCode::CREATED, &json!({"params": params, "from": &*call.remote.shown})))
+    fn call(&self, call: Call) -> BoxFuture<'_, Result<Answer, ApiError>> {
+        Box::pin(async move {
+            match call.operation.as_str() {
+                "echo" => {
+                    let params: Map<String, Value> =
+                        serde_json::from_slice(&call.body).map_err(|_| ApiError::BadBody)?;
+                    Ok(Answer::json(StatusCode::CREATED, &json!({"params": params, "from": &*call.from.remote.shown})))
+                }
+                "sleep" => {
+                    tokio::time::sleep(Duration::from_secs(60)).await;
+                    Ok(Answer::json(StatusCode::OK, &json!({})))
+                }
+                other => Err(ApiError::UnknownCommand(other.to_owned())),
             }
-            "sleep" => {
-                tokio::time::sleep(Duration::from_secs(60)).await;
-                Ok(Answer::json(StatusCode::OK, &json!({})))
-            }
-            other => Err(ApiError::UnknownCommand(other.to_owned())),
-        }
+        })
     }
 
     async fn health(&self) -> Result<Value, ApiError> {
