@@ -86,6 +86,8 @@ async fn write_all<T, A, E>(
             Ok(answers) => waiters.into_iter().zip(answers).for_each(|(waiter, answer)| drop(waiter.send(Ok(answer)))),
             Err(error) => waiters.into_iter().for_each(|waiter| drop(waiter.send(Err(error.clone())))),
         }
+        // What those have to say who were answered, and those who came meanwhile, is written together: every write has its price.
+        tokio::task::yield_now().await;
     }
 }
 

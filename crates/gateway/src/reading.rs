@@ -230,7 +230,7 @@ impl Ready {
 /// The text of the answer. What was sealed is a JSON object already.
 async fn body(ctx: &Ctx<'_>, ready: &Ready, kept: &[Kept], wanted: &Wanted<'_>) -> Result<Bytes, ApiError> {
     let asked = |host: &str| wanted.host.is_none_or(|h| host == h || host.split(':').next() == Some(h));
-    let mut text = b"{\"value\":".to_vec();
+    let mut text = Vec::new();
     let mut hosts = 0;
     for kept in kept.iter().filter(|kept| asked(&kept.version.host)) {
         let (vault, version) = (&ctx.app.vault, &kept.version);
@@ -243,12 +243,9 @@ async fn body(ctx: &Ctx<'_>, ready: &Ready, kept: &[Kept], wanted: &Wanted<'_>) 
             None => Box::pin(vault.open_bound(&bound, &version.sealed)).await?,
         };
         if wanted.host.is_some() || version.host.is_empty() {
-            text.reserve_exact(plain.len() + ready.state.len());
-            text.extend_from_slice(&plain);
-            text.extend_from_slice(ready.state.as_bytes());
-            return Ok(text.into());
+            return Ok([b"{\"value\":".as_slice(), &plain, ready.state.as_bytes()].concat().into());
         }
-        text.extend_from_slice(if hosts == 0 { b"{\"linked_hosts\":{" } else { b"," });
+        text.extend_from_slice(if hosts == 0 { b"{\"value\":{\"linked_hosts\":{" } else { b"," });
         text.extend_from_slice(Value::from(version.host.as_str()).to_string().as_bytes());
         text.push(b':');
         text.extend_from_slice(&plain);

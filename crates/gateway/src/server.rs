@@ -416,33 +416,60 @@ impl Front {
     }
 }
 
-/// The timer of one connection, on which one thing is waited for at a time: the head of a request, or what its call comes to. It is
-/// made once and put off by each of them, which costs nearly nothing.
+/// The timer of one connection, on which one thing is waited for at a time: the head of a request, or what its call comes to.
 #[derive(Clone)]
 struct Patience {
     /// Time for a call.
     lasts: Duration,
-    timer: Arc<Mutex<Pin<Box<tokio::time::Sleep>>>>,
+    alarm: Arc<Mutex<Alarm>>,
+}
+
+/// An end that is put off again and again. The timer below may ring early, and is then set to what holds by now: so putting off costs
+/// nothing.
+struct Alarm {
+    due: Instant,
+    timer: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Alarm {
+    fn set(&mut self, due: Instant) {
+        self.due = due;
+        if due < self.timer.deadline() {
+            self.timer.as_mut().reset(due);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if self.due <= self.timer.deadline() {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(self.due);
+        }
+        Poll::Pending
+    }
 }
 
 impl Patience {
     fn new(lasts: Duration) -> Self {
-        Self { lasts, timer: Arc::new(Mutex::new(Box::pin(tokio::time::sleep(lasts)))) }
+        let due = Instant::now() + lasts;
+        let timer = Box::pin(tokio::time::sleep_until(due));
+        Self { lasts, alarm: Arc::new(Mutex::new(Alarm { due, timer })) }
     }
 
     /// What `call` comes to, or `None` if it takes too long.
     async fn with<T>(&self, call: impl Future<Output = T>) -> Option<T> {
         let mut call = pin!(call);
-        self.timer().as_mut().reset(Instant::now() + self.lasts);
+        self.alarm().set(Instant::now() + self.lasts);
         std::future::poll_fn(|cx| match call.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending => self.timer().as_mut().poll(cx).map(|()| None),
+            Poll::Pending => self.alarm().poll(cx).map(|()| None),
         })
         .await
     }
 
-    fn timer(&self) -> MutexGuard<'_, Pin<Box<tokio::time::Sleep>>> {
-        self.timer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn alarm(&self) -> MutexGuard<'_, Alarm> {
+        self.alarm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -453,7 +480,7 @@ impl Future for Waiting {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.timer().as_mut().poll(cx)
+        self.0.alarm().poll(cx)
     }
 }
 
@@ -465,7 +492,7 @@ impl Timer for Patience {
     }
 
     fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn Sleep>> {
-        self.timer().as_mut().reset(deadline.into());
+        self.alarm().set(deadline.into());
         Box::pin(Waiting(self.clone()))
     }
 }

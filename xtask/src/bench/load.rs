@@ -1,6 +1,6 @@
 //! A small load generator: requests that were written beforehand, on connections that stay open.
 //!
-//! It does as little as possible per request, since it shares the processors with the gateway it measures.
+//! It does as little as possible per request, and all of it in one thread, since it shares the processors with the gateway it measures.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,6 +63,15 @@ pub fn request(operation: &str, body: &Value) -> Vec<u8> {
 
 /// Sends `requests` to `address`, which is `host:port`.
 pub async fn send(address: &str, requests: &Arc<Vec<Vec<u8>>>, load: Load) -> Result<Outcome> {
+    let (address, requests) = (address.to_owned(), Arc::clone(requests));
+    let alone = move || -> Result<Outcome> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(send_all(&address, &requests, load))
+    };
+    tokio::task::spawn_blocking(alone).await.context("the load generator's thread ended")?
+}
+
+async fn send_all(address: &str, requests: &Arc<Vec<Vec<u8>>>, load: Load) -> Result<Outcome> {
     let next = Arc::new(AtomicUsize::new(0));
     let mut connections = Vec::with_capacity(load.connections);
     for _ in 0..load.connections {
