@@ -1,8 +1,13 @@
 //! `cargo xtask test`: formatting, tidy, every test of the workspace, against real servers, and the demo.
 
+use std::thread::available_parallelism;
+
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{host, install, tidy};
+
+/// The tests that wait for somebody else's servers most of the time, so that more of them run at once.
+const WAITING: &str = "connectors";
 
 /// Installs what is missing and runs everything.
 pub fn run() -> Result<()> {
@@ -11,10 +16,39 @@ pub fn run() -> Result<()> {
     host::run("cargo", &["fmt", "--all", "--check"])?;
     tidy::run()?;
     host::run("cargo", &["build", "--workspace", "--locked"])?;
-    // Most tests wait for their peers most of the time. Everything that fails is named in one run.
-    let threads = format!("--test-threads={}", std::thread::available_parallelism().map_or(2, |cores| cores.get() * 2));
-    host::run("cargo", &["test", "--workspace", "--locked", "--no-fail-fast", "--", &threads])?;
+    // Everything that fails is named in one run.
+    let most = tests(&["--lib", "--bins", "--examples"], &integration_tests()?, 2);
+    let waiting = tests(&[], &[WAITING.to_owned()], 6);
+    let documents = host::run("cargo", &["test", "--workspace", "--locked", "--doc", "--quiet"]);
+    most.and(waiting).and(documents)?;
     // The README's first command, on the programs that were just built.
     let own = std::env::current_exe().context("where this program is")?;
     host::run(&own.display().to_string(), &["demo", "built"])
+}
+
+/// Runs tests of the workspace, so many at once for each processor.
+fn tests(kinds: &[&str], names: &[String], at_once: usize) -> Result<()> {
+    let threads = format!("--test-threads={}", available_parallelism().map_or(1, usize::from) * at_once);
+    let mut arguments = vec!["test", "--workspace", "--locked", "--no-fail-fast"];
+    arguments.extend(kinds);
+    arguments.extend(names.iter().flat_map(|name| ["--test", name]));
+    arguments.extend(["--", &threads]);
+    host::run("cargo", &arguments)
+}
+
+/// The names of all of them but [`WAITING`].
+fn integration_tests() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for folder in std::fs::read_dir(host::root().join("crates"))? {
+        let Ok(files) = std::fs::read_dir(folder?.path().join("tests")) else { continue };
+        for file in files {
+            let file = file?.path();
+            if file.extension().is_some_and(|extension| extension == "rs") {
+                names.extend(file.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+            }
+        }
+    }
+    names.sort();
+    names.retain(|name| name != WAITING);
+    Ok(names)
 }

@@ -9,6 +9,7 @@
 mod hook;
 mod program;
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -67,7 +68,8 @@ const ROTATOR_TYPES: &[RotatorType] =
 pub struct Custom {
     declaration: Declaration,
     allowed: Allowed,
-    http: Result<reqwest::Client, Failure>,
+    /// Made when it is first needed: it reads every certificate that the machine trusts.
+    http: OnceLock<Result<reqwest::Client, Failure>>,
 }
 
 impl Default for Custom {
@@ -101,7 +103,7 @@ impl Custom {
                 },
             },
             allowed,
-            http: hook::client(),
+            http: OnceLock::new(),
         }
     }
 
@@ -247,11 +249,13 @@ impl Connector for Custom {
 
     async fn issue(&self, call: &Call<'_>, _: &Credential) -> IssueOutcome {
         let body = request(call);
-        match (self.way(call.target), &self.http) {
-            (Ok(Way::Hook(url)), Ok(http)) => hook::post(http, url, call, &body).await,
-            (Ok(Way::Program(path)), _) => program::run(path, call.timeout, &body).await,
-            (Err(failure), _) => IssueOutcome::NotReached(failure),
-            (_, Err(failure)) => IssueOutcome::NotReached(failure.clone()),
+        match self.way(call.target) {
+            Ok(Way::Hook(url)) => match self.http.get_or_init(hook::client) {
+                Ok(http) => hook::post(http, url, call, &body).await,
+                Err(failure) => IssueOutcome::NotReached(failure.clone()),
+            },
+            Ok(Way::Program(path)) => program::run(path, call.timeout, &body).await,
+            Err(failure) => IssueOutcome::NotReached(failure),
         }
     }
 

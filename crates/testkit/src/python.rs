@@ -1,8 +1,10 @@
 //! Virtual environments with packages from PyPI, made once in the target folder and shared by all test binaries.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
@@ -23,7 +25,19 @@ pub fn playwright() -> Result<PathBuf> {
     venv("console-venv", &packages, "import playwright.sync_api, axe_playwright_python")
 }
 
+/// The environments that this process has seen whole: the proof costs a second.
+static SEEN: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+
 fn made(name: &str, calls: &[&[&str]], import: &str) -> Result<PathBuf> {
+    if let Some(python) = SEEN.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
+        return Ok(python.clone());
+    }
+    let python = make(name, calls, import)?;
+    SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), python.clone());
+    Ok(python)
+}
+
+fn make(name: &str, calls: &[&[&str]], import: &str) -> Result<PathBuf> {
     let program = std::env::current_exe().context("where this program is")?;
     // target/debug/deps/TEST, or target/release/PROGRAM.
     let depth = if program.parent().is_some_and(|folder| folder.ends_with("deps")) { 3 } else { 2 };
