@@ -533,6 +533,19 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn an_end_that_is_put_off_is_not_met_early() {
+        let patience = Patience::new(Duration::from_millis(300));
+        let started = Instant::now();
+        let head = patience.sleep(Duration::from_millis(20));
+        // Nobody waits for the head any more: what was set for it rings during the call, and does not end it.
+        drop(head);
+        assert_eq!(patience.with(std::future::pending::<()>()).await, None);
+        assert!(started.elapsed() >= Duration::from_millis(300));
+        patience.sleep(Duration::from_millis(20)).await;
+        assert!(started.elapsed() >= Duration::from_millis(320));
+    }
+
     #[test]
     fn every_base_leads_to_the_same_operation() {
         for path in ["/auth", "/v2/auth", "/api/v2/auth", "/auth/"] {

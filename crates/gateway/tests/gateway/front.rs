@@ -53,11 +53,14 @@ impl Operations for Echo {
 }
 
 async fn started(tls: Option<&Tls>) -> (SocketAddr, CancellationToken) {
+    let half_a_second = Duration::from_millis(500);
+    started_with(tls, Limits { header: half_a_second, request: half_a_second, ..Limits::default() }).await
+}
+
+async fn started_with(tls: Option<&Tls>, limits: Limits) -> (SocketAddr, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
     let stop = CancellationToken::new();
-    let limits =
-        Limits { header: Duration::from_millis(500), request: Duration::from_millis(500), ..Limits::default() };
     let tls = tls.map(|tls| acceptor(tls).expect("certificate"));
     tokio::spawn(serve(listener, tls, limits, Arc::new(Echo), stop.clone()));
     (address, stop)
@@ -102,6 +105,41 @@ async fn bodies_and_time_are_bounded() {
     let mut rest = Vec::new();
     let closed = tokio::time::timeout(Duration::from_secs(5), slow.read_to_end(&mut rest)).await;
     assert!(closed.is_ok(), "a head that never ends is cut off");
+    stop.cancel();
+}
+
+const ECHO: &[u8] = b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 7\r\n\r\n{\"a\":1}";
+
+/// Sends `pieces`, with a pause before each but the first, and gives everything that comes until the connection ends.
+async fn told(address: SocketAddr, pieces: &[&[u8]], no_more: bool) -> String {
+    let mut client = TcpStream::connect(address).await.expect("connected");
+    for (n, piece) in pieces.iter().enumerate() {
+        tokio::time::sleep(Duration::from_secs(u64::from(n > 0))).await;
+        client.write_all(piece).await.expect("sent");
+    }
+    if no_more {
+        client.shutdown().await.expect("no more");
+    }
+    let mut heard = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(20), client.read_to_end(&mut heard)).await;
+    assert!(ended.is_ok(), "the connection ends");
+    String::from_utf8(heard).expect("text")
+}
+
+#[tokio::test]
+async fn each_request_of_a_connection_has_its_own_time() {
+    let (address, stop) = started_with(None, Limits { header: Duration::from_secs(3), ..Limits::default() }).await;
+    // Together they last longer than one head may, and each is in time; the last one never ends.
+    let heard = told(address, &[ECHO, ECHO, ECHO, ECHO, b"POST /echo HTTP/1.1\r\n"], false).await;
+    assert_eq!(heard.matches("HTTP/1.1 201").count(), 4, "{heard}");
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_client_that_says_no_more_is_answered() {
+    let (address, stop) = started(None).await;
+    let heard = told(address, &[ECHO], true).await;
+    assert!(heard.starts_with("HTTP/1.1 201") && heard.ends_with('}'), "{heard}");
     stop.cancel();
 }
 
