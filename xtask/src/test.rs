@@ -18,7 +18,7 @@ pub fn run() -> Result<()> {
     host::run("cargo", &["build", "--workspace", "--locked"])?;
     // Everything that fails is named in one run.
     let most = tests(&["--lib", "--bins", "--examples"], &integration_tests()?, 2);
-    let waiting = tests(&[], &[WAITING.to_owned()], 6);
+    let waiting = tests(&[], &[WAITING.to_owned()], 4);
     let documents = host::run("cargo", &["test", "--workspace", "--locked", "--doc", "--quiet"]);
     most.and(waiting).and(documents)?;
     // The README's first command, on the programs that were just built.

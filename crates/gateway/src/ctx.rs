@@ -226,7 +226,7 @@ impl<'a> Ctx<'a> {
 }
 
 impl Drop for Ctx<'_> {
-    /// A client that went away in the middle leaves its entry too, if the holders were asked for it.
+    /// A call that is cut off in the middle, by its time or by the end of the gateway, leaves its entry too, if the holders were asked for it.
     fn drop(&mut self) {
         if self.noted.load(Ordering::Relaxed) || !asker::is_unnoted() {
             return;
