@@ -36,19 +36,13 @@ fn tests(kinds: &[&str], names: &[String], at_once: usize) -> Result<()> {
     host::run("cargo", &arguments)
 }
 
-/// The names of all of them but [`WAITING`].
+/// The names of all of them but [`WAITING`], as cargo knows them.
 fn integration_tests() -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for folder in std::fs::read_dir(host::root().join("crates"))? {
-        let Ok(files) = std::fs::read_dir(folder?.path().join("tests")) else { continue };
-        for file in files {
-            let file = file?.path();
-            if file.extension().is_some_and(|extension| extension == "rs") {
-                names.extend(file.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
-            }
-        }
-    }
-    names.sort();
-    names.retain(|name| name != WAITING);
-    Ok(names)
+    let metadata = tidy::metadata()?;
+    // The dependencies' are there too; only the workspace's have no source.
+    let own = tidy::packages(&metadata).filter(|package| package["source"].is_null());
+    let targets = own.flat_map(|package| package["targets"].as_array().into_iter().flatten());
+    let tests = targets.filter(|target| target["kind"][0] == "test");
+    let names = tests.filter_map(|target| target["name"].as_str()).filter(|name| *name != WAITING);
+    Ok(names.map(str::to_owned).collect())
 }
