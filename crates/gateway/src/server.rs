@@ -19,7 +19,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::rt::{Sleep, Timer};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -90,6 +90,16 @@ pub struct Origin {
     pub remote: Peer,
     /// `X-Forwarded-For`; to be believed only from addresses the auth method names.
     pub forwarded_for: Option<String>,
+}
+
+impl Origin {
+    /// What a request's head says of it.
+    #[must_use]
+    pub fn of(remote: Peer, headers: &HeaderMap) -> Self {
+        // Only the last one comes from the nearest gateway; those before may be the client's own.
+        let forwarded = headers.get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
+        Self { remote, forwarded_for: forwarded.map(str::to_owned) }
+    }
 }
 
 /// One call of an operation.
@@ -298,7 +308,7 @@ struct Line {
 /// What the head of a request asks for.
 enum Asked {
     /// An operation; its parameters are in the body.
-    Operation { named: String, forwarded_for: Option<String>, presented: Presented, body: Incoming },
+    Operation { named: String, from: Origin, presented: Presented, body: Incoming },
     /// Something else: a page, or what is said of the gateway.
     Other(Request<Incoming>),
 }
@@ -310,16 +320,31 @@ impl Line {
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Full<Bytes>>, Infallible>> + use<> {
         let (line, request_id) = (Arc::clone(line), RequestId::next());
-        let asked = line.front.asked(request);
+        let asked = line.asked(request);
         async move {
             let answered = match asked {
-                Asked::Operation { named, forwarded_for, presented, body } => {
-                    let from = Origin { remote: line.remote.clone(), forwarded_for };
+                Asked::Operation { named, from, presented, body } => {
                     line.operate(named, (presented, body), from, request_id).await
                 }
                 Asked::Other(request) => Box::pin(line.front.other(request, line.remote.clone())).await,
             };
             Ok(answered.unwrap_or_else(|error| json(error.status(), &error.body(&request_id.to_string()))))
+        }
+    }
+
+    fn asked(&self, request: Request<Incoming>) -> Asked {
+        let (path, headers) = (request.uri().path(), request.headers());
+        let sessions = self.front.operations.sessions();
+        match operation(path) {
+            Some(named) if request.method() == Method::POST && !(sessions.is_some() && console::owns(path)) => {
+                Asked::Operation {
+                    named: named.to_owned(),
+                    from: Origin::of(self.remote.clone(), headers),
+                    presented: sessions.map_or(Presented::Nothing, |sessions| sessions.presented(headers)),
+                    body: request.into_body(),
+                }
+            }
+            _ => Asked::Other(request),
         }
     }
 
@@ -342,24 +367,6 @@ impl Line {
 }
 
 impl Front {
-    fn asked(&self, request: Request<Incoming>) -> Asked {
-        let path = request.uri().path();
-        let sessions = self.operations.sessions();
-        let named = match operation(path) {
-            Some(named) if request.method() == Method::POST && !(sessions.is_some() && console::owns(path)) => named,
-            _ => return Asked::Other(request),
-        };
-        let headers = request.headers();
-        // Only the last one comes from the nearest gateway; those before may be the client's own.
-        let forwarded = headers.get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
-        Asked::Operation {
-            named: named.to_owned(),
-            forwarded_for: forwarded.map(str::to_owned),
-            presented: sessions.map_or(Presented::Nothing, |sessions| sessions.presented(headers)),
-            body: request.into_body(),
-        }
-    }
-
     /// Everything but operations.
     async fn other(&self, request: Request<Incoming>, remote: Peer) -> Result<Response<Full<Bytes>>, ApiError> {
         let operations = &*self.operations;

@@ -111,8 +111,7 @@ impl Sessions {
         remote: Peer,
     ) -> Result<(Value, HeaderValue), ApiError> {
         own_page(headers).ok_or(ApiError::Unauthenticated)?;
-        let forwarded = headers.get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
-        let from = Origin { remote, forwarded_for: forwarded.map(str::to_owned) };
+        let from = Origin::of(remote, headers);
         let given = sign_in_for(&self.app, &from, params, Use::Session(LONGEST / 60)).await?;
         // Whatever is in `Params` is wiped.
         let Value::Object(given) = given else { return Err(ApiError::Internal) };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,7 +19,12 @@ use volvelle_gateway::children::{DirLock, supervise};
 use volvelle_gateway::config::{Config, Tls, acceptor};
 use volvelle_gateway::server::{Answer, Call, Limits, Operations, serve};
 
-struct Echo;
+#[derive(Clone, Default)]
+struct Echo {
+    /// Operations `slow` that began, and that came to their end.
+    begun: Arc<AtomicUsize>,
+    ended: Arc<AtomicUsize>,
+}
 
 #[async_trait]
 impl Operations for Echo {
@@ -29,6 +35,12 @@ impl Operations for Echo {
                     let params: Map<String, Value> =
                         serde_json::from_slice(&call.body).map_err(|_| ApiError::BadBody)?;
                     Ok(Answer::json(StatusCode::CREATED, &json!({"params": params, "from": &*call.from.remote.shown})))
+                }
+                "slow" => {
+                    self.begun.fetch_add(1, Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    self.ended.fetch_add(1, Ordering::SeqCst);
+                    Ok(Answer::json(StatusCode::OK, &json!({})))
                 }
                 "sleep" => {
                     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -58,11 +70,15 @@ async fn started(tls: Option<&Tls>) -> (SocketAddr, CancellationToken) {
 }
 
 async fn started_with(tls: Option<&Tls>, limits: Limits) -> (SocketAddr, CancellationToken) {
+    serving(Echo::default(), tls, limits).await
+}
+
+async fn serving(echo: Echo, tls: Option<&Tls>, limits: Limits) -> (SocketAddr, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
     let stop = CancellationToken::new();
     let tls = tls.map(|tls| acceptor(tls).expect("certificate"));
-    tokio::spawn(serve(listener, tls, limits, Arc::new(Echo), stop.clone()));
+    tokio::spawn(serve(listener, tls, limits, Arc::new(echo), stop.clone()));
     (address, stop)
 }
 
@@ -132,6 +148,32 @@ async fn each_request_of_a_connection_has_its_own_time() {
     // Together they last longer than one head may, and each is in time; the last one never ends.
     let heard = told(address, &[ECHO, ECHO, ECHO, ECHO, b"POST /echo HTTP/1.1\r\n"], false).await;
     assert_eq!(heard.matches("HTTP/1.1 201").count(), 4, "{heard}");
+    stop.cancel();
+}
+
+async fn reaches(count: &AtomicUsize, wanted: usize) {
+    let all = async {
+        while count.load(Ordering::SeqCst) < wanted {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all).await.expect("so many");
+}
+
+#[tokio::test]
+async fn what_has_begun_is_brought_to_its_end_whoever_left() {
+    let echo = Echo::default();
+    let (address, stop) = serving(echo.clone(), None, Limits::default()).await;
+    for (n, broken) in [(1, false), (2, true)] {
+        let mut client = TcpStream::connect(address).await.expect("connected");
+        client.write_all(b"POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}").await.expect("sent");
+        reaches(&echo.begun, n).await;
+        if broken {
+            client.set_zero_linger().expect("set");
+        }
+        drop(client);
+    }
+    reaches(&echo.ended, 2).await;
     stop.cancel();
 }
 
